@@ -1,0 +1,1 @@
+//! Running a detector on pictures and showing what it found.

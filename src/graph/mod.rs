@@ -1,0 +1,1 @@
+//! Graphs as bytes: index, check, edit, flatten. No IO, no TensorFlow.

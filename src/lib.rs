@@ -1,0 +1,19 @@
+//! Grafts new classes onto a trained TensorFlow object detector.
+//!
+//! The way through the crate is the way of a retraining (see `ARCHITECTURE.md`): [`saved_model`] reads bytes,
+//! [`graph`] indexes and edits them, [`head`] finds and widens the class head, [`runtime`] runs what came out,
+//! [`data`] holds pictures and labels, [`eval`] measures, [`detect`] shows.
+
+pub mod cli;
+pub mod data;
+pub mod detect;
+pub mod error;
+pub mod eval;
+pub mod graph;
+pub mod head;
+pub mod pb;
+pub mod progress;
+pub mod runtime;
+pub mod saved_model;
+
+pub use error::{Error, Result};

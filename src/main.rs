@@ -1,0 +1,5 @@
+//! `tfgraft`: see `tfgraft --help`.
+
+fn main() -> std::process::ExitCode {
+    tfgraft::cli::run()
+}

@@ -1,0 +1,1 @@
+//! The only neighbour of TensorFlow's C library.
