@@ -1,0 +1,183 @@
+//! Where the elements of an integer vector come from: constants to edit, sizes that grow by themselves, or neither.
+
+use std::collections::HashMap;
+
+use super::axis::{Fact, Growth, Span};
+use crate::graph::tensor::{constant, int_attr, ints, shape};
+use crate::graph::{GraphView, Source, Use};
+
+/// One element of an integer tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Element {
+    /// An element of a constant, with the edge through which the constant is read.
+    Constant {
+        /// Scope of the Const node.
+        scope: usize,
+        /// Its number.
+        node: usize,
+        /// Element of the constant.
+        element: usize,
+        /// Its value.
+        value: i64,
+        /// The data input that reads it; none where the result of a function is the constant itself.
+        edge: Option<Use>,
+    },
+    /// A size that grows by itself.
+    Grows(Span),
+    /// One of two elements, chosen at run time.
+    Either(Box<Element>, Box<Element>),
+    /// A number that does not depend on the classes as far as the flow has seen.
+    Other,
+}
+
+impl Element {
+    /// The value, where the element is a constant.
+    pub fn value(&self) -> Option<i64> {
+        match self {
+            Self::Constant { value, .. } => Some(*value),
+            _ => None,
+        }
+    }
+}
+
+/// Facts by scope and tensor.
+pub type Facts = HashMap<(usize, Source), Fact>;
+
+/// The elements of the integer vector (or scalar) that input `edge.input` of node `edge.node` reads; none where not
+/// even their number is known.
+pub fn elements(
+    view: &GraphView<'_>,
+    facts: &Facts,
+    growth: Growth,
+    scope: usize,
+    edge: Use,
+) -> Option<Vec<Element>> {
+    trace(view, facts, growth, scope, edge, 0)
+}
+
+fn trace(
+    view: &GraphView<'_>,
+    facts: &Facts,
+    growth: Growth,
+    scope: usize,
+    edge: Use,
+    depth: usize,
+) -> Option<Vec<Element>> {
+    if depth > 30 {
+        return None;
+    }
+    let here = &view.scopes[scope];
+    let source = *here.inputs[edge.node].get(edge.input)?;
+    let Source::Node { node, .. } = source else { return None };
+    let producer = &here.nodes[node];
+    let input = |input: usize| Use { node, input };
+    let recurse = |edge: Use| trace(view, facts, growth, scope, edge, depth + 1);
+    let mut found = match &*producer.op {
+        "Const" => {
+            let values = ints(constant(producer)?)?;
+            let element = |(element, value)| Element::Constant { scope, node, element, value, edge: Some(edge) };
+            values.into_iter().enumerate().map(element).collect()
+        }
+        "Identity" | "Cast" | "StopGradient" | "Enter" | "ExpandDims" => recurse(input(0))?,
+        "Pack" if int_attr(producer, "axis").unwrap_or(0) == 0 => {
+            let mut all = Vec::new();
+            for i in 0..here.inputs[node].len() {
+                let mut part = recurse(input(i)).unwrap_or_else(|| vec![Element::Other]);
+                // A pack of vectors is a matrix, whose rows are not this vector's elements.
+                if part.len() != 1 {
+                    return None;
+                }
+                all.append(&mut part);
+            }
+            all
+        }
+        "ConcatV2" => {
+            let mut all = Vec::new();
+            for i in 0..here.inputs[node].len().checked_sub(1)? {
+                all.append(&mut recurse(input(i))?);
+            }
+            all
+        }
+        "Select" | "SelectV2" => {
+            let (yes, no) = (recurse(input(1))?, recurse(input(2))?);
+            if yes.len() != no.len() {
+                return None;
+            }
+            yes.into_iter().zip(no).map(|(a, b)| Element::Either(Box::new(a), Box::new(b))).collect()
+        }
+        "Fill" => {
+            let count = recurse(input(0))?;
+            let count = match &count[..] {
+                [] => 1,
+                [one] => usize::try_from(one.value()?).ok().filter(|&c| c < 64)?,
+                _ => return None,
+            };
+            vec![recurse(input(1))?.first()?.clone(); count]
+        }
+        "Shape" => vec![Element::Other; static_rank(view, facts, scope, *here.inputs[node].first()?)?],
+        _ => match facts.get(&(scope, source)) {
+            Some(Fact::Sizes { scalar: true, .. }) => vec![Element::Other],
+            // A scalar made by arithmetic: one element of unknown value.
+            _ if scalar_op(view, scope, node) => vec![Element::Other],
+            _ => return None,
+        },
+    };
+    if let Some(Fact::Sizes { elements, .. }) = facts.get(&(scope, source)) {
+        for &(i, span) in elements {
+            *found.get_mut(i)? = Element::Grows(span);
+        }
+    }
+    Some(found)
+}
+
+/// Whether a node certainly makes one number: a StridedSlice that takes one element, or arithmetic on such.
+fn scalar_op(view: &GraphView<'_>, scope: usize, node: usize) -> bool {
+    let here = &view.scopes[scope];
+    match &*here.nodes[node].op {
+        "StridedSlice" => int_attr(&here.nodes[node], "shrink_axis_mask") == Some(1),
+        "Sub" | "AddV2" | "Add" | "Mul" | "FloorDiv" | "Minimum" | "Maximum" => true,
+        "TensorArrayReadV3" | "Unpack" | "Sum" => true,
+        _ => false,
+    }
+}
+
+/// The number of axes of a tensor, where it can be told without shape inference.
+pub fn static_rank(view: &GraphView<'_>, facts: &Facts, scope: usize, source: Source) -> Option<usize> {
+    if let Some(Fact::Axis(axis)) = facts.get(&(scope, source)) {
+        return Some(axis.rank);
+    }
+    let (scope, source) = view.origin(scope, source);
+    let Source::Node { node, .. } = source else { return None };
+    let here = &view.scopes[scope];
+    let of = |input: usize| static_rank(view, facts, scope, *here.inputs[node].get(input)?);
+    let producer = &here.nodes[node];
+    match &*producer.op {
+        "Const" => Some(shape(constant(producer)?)?.len()),
+        "NonMaxSuppressionV3" | "NonMaxSuppressionV2" | "NonMaxSuppression" | "NonMaxSuppressionV4"
+        | "NonMaxSuppressionV5" | "Range" | "Shape" => Some(1),
+        "Cast" | "TopKV2" | "Sigmoid" | "ConcatV2" | "Minimum" | "Maximum" | "ZerosLike" | "Slice" => of(0),
+        "Select" | "SelectV2" => of(1),
+        "Conv2D" => Some(4),
+        "Fill" | "Reshape" => {
+            let edge = Use { node, input: usize::from(producer.op == "Reshape") };
+            let &dims = here.inputs[node].get(edge.input)?;
+            match view.origin(scope, dims) {
+                (s, Source::Node { node, .. }) => match &*view.node(s, node).op {
+                    "Const" => ints(constant(view.node(s, node))?).map(|v| v.len()),
+                    "Pack" => Some(view.scopes[s].inputs[node].len()),
+                    _ => None,
+                },
+                _ => None,
+            }
+        }
+        "Squeeze" => {
+            let dims = crate::graph::tensor::ints_attr(producer, "squeeze_dims")?;
+            (!dims.is_empty()).then(|| of(0)?.checked_sub(dims.len())).flatten()
+        }
+        "GatherV2" => Some(of(0)? + of(1)?.checked_sub(1)?),
+        "ExpandDims" => Some(of(0)? + 1),
+        "Pack" => Some(of(0)? + 1),
+        "Unpack" => of(0)?.checked_sub(1),
+        _ => None,
+    }
+}
