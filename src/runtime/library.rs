@@ -5,7 +5,7 @@
 //! which resolves its neighbours beside it, and then shows the crate a private link to the same file: the dynamic
 //! loader recognises a file that is open already, whatever its name.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
@@ -64,8 +64,8 @@ fn find_and_open(explicit: Option<&Path>) -> Result<Library> {
     let Some((path, origin)) = found else {
         return Err(Error::NoLibrary { tried: tried.join("\n") });
     };
-    let quiet = quiet_log();
-    let version = open(&path, quiet)?;
+    quiet_log();
+    let version = open(&path)?;
     if !new_enough(&version) {
         let (major, minor) = OLDEST;
         tried.push(format!("  {}: version {version}, {major}.{minor} or newer is needed", path.display()));
@@ -75,33 +75,18 @@ fn find_and_open(explicit: Option<&Path>) -> Result<Library> {
     Ok(Library { path, version, origin })
 }
 
-/// TensorFlow writes its own lines to standard error; warnings and less are noise beside a progress bar. Returns
-/// whether the choice is ours: someone who set the variable wants the lines.
-fn quiet_log() -> bool {
+/// TensorFlow writes its own lines to standard error; warnings and less are noise beside a progress bar. A few files
+/// of TensorFlow 2.16 and newer log through a copy of Abseil that obeys no variable: a line about MLIR comes through.
+fn quiet_log() {
     const VARIABLE: &str = "TF_CPP_MIN_LOG_LEVEL";
-    let ours = std::env::var_os(VARIABLE).is_none();
-    if ours {
+    if std::env::var_os(VARIABLE).is_none() {
         // SAFETY: see `show_to_crate`.
         unsafe { std::env::set_var(VARIABLE, "2") };
-    }
-    ours
-}
-
-/// Some files of TensorFlow 2.16 and newer log through Abseil, which knows no variable, only this function. Where a
-/// release has it under another name, a line or two come through; that is all.
-fn quiet_abseil(library: &libloading::Library) {
-    const SET_MIN_LOG_LEVEL: &[u8] = b"_ZN4absl12lts_2023080214SetMinLogLevelENS0_18LogSeverityAtLeastE\0";
-    const ERROR: c_int = 2;
-    // SAFETY: the mangled name spells the type of the argument, an enumeration over `int`, and the release of Abseil
-    // in which it is that; it returns nothing.
-    if let Ok(set) = unsafe { library.get::<unsafe extern "C" fn(c_int)>(SET_MIN_LOG_LEVEL) } {
-        // SAFETY: as above; it stores a number.
-        unsafe { set(ERROR) };
     }
 }
 
 /// Opens the real file for the life of the process and asks for its version.
-fn open(path: &Path, quiet: bool) -> Result<String> {
+fn open(path: &Path) -> Result<String> {
     // SAFETY: running a library's initialisers is what loading means; this one was chosen by the user or found in
     // a place that only the user or the system can write.
     let library = unsafe { libloading::Library::new(path) }.map_err(|error| failed(path.display(), error))?;
@@ -112,9 +97,6 @@ fn open(path: &Path, quiet: bool) -> Result<String> {
         // SAFETY: it returns a static string that ends in a zero byte.
         unsafe { CStr::from_ptr(version()) }.to_string_lossy().into_owned()
     };
-    if quiet {
-        quiet_abseil(&library);
-    }
     // TensorFlow cannot be unloaded: it leaves threads and registries behind.
     std::mem::forget(library);
     Ok(version)
