@@ -1,1 +1,3 @@
 //! Models on disk: resolve, read, write.
+
+pub mod checkpoint_index;
