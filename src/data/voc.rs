@@ -117,6 +117,7 @@ fn parse(bytes: &[u8], name: &str) -> Result<Annotation> {
     let mut out = Annotation::default();
     let mut path: Vec<String> = Vec::new();
     let mut value = String::new();
+    let mut rooted = false;
     loop {
         let before = reader.buffer_position() as usize;
         let bad = |at: usize, what: &str| Error::Data(format!("{name}:{}: {what}", line(bytes, at)));
@@ -124,7 +125,9 @@ fn parse(bytes: &[u8], name: &str) -> Result<Annotation> {
             .read_event()
             .map_err(|e| bad(reader.error_position() as usize, &format!("not XML: {e}")))?;
         match event {
+            Event::Empty(tag) if path.is_empty() && tag.name().as_ref() == "annotation" => rooted = true,
             Event::Start(tag) => {
+                rooted = true;
                 path.push(tag.name().as_ref().to_owned());
                 if path.len() == 1 && path[0] != "annotation" {
                     let what = format!("the root is <{}>, expected <annotation> of Pascal VOC", path[0]);
@@ -160,7 +163,7 @@ fn parse(bytes: &[u8], name: &str) -> Result<Annotation> {
                 path.pop();
                 value.clear();
             }
-            Event::Eof if path.is_empty() && before > 0 => break,
+            Event::Eof if path.is_empty() && rooted => break,
             Event::Eof => return Err(bad(bytes.len(), "the file ends inside an annotation")),
             _ => {}
         }
