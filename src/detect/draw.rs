@@ -45,8 +45,13 @@ pub fn draw(picture: &mut Picture, captions: &[Caption]) -> Result<()> {
     for caption in captions.iter().rev() {
         draw_frame(picture, caption.bbox, color_of(caption.class_id), frame);
     }
-    for caption in captions.iter().rev().filter(|caption| !caption.text.is_empty()) {
-        draw_label(picture, &font, caption, (side / 45.0).clamp(15.0, 96.0), frame);
+    let mut labels: Vec<Label> = Vec::new();
+    for caption in captions.iter().filter(|caption| !caption.text.is_empty()) {
+        let label = place_label(picture, &font, caption, (side / 64.0).clamp(13.0, 64.0), frame, &labels);
+        labels.push(label);
+    }
+    for label in labels.into_iter().rev() {
+        paint_label(picture, &font, label);
     }
     Ok(())
 }
@@ -60,43 +65,80 @@ fn draw_frame(picture: &mut Picture, bbox: BoxYxyx, color: [u8; 3], frame: i64) 
     fill(picture, [x1 - frame, y0, x1, y1], color);
 }
 
-fn draw_label(picture: &mut Picture, font: &FontRef<'_>, caption: &Caption, size: f32, frame: i64) {
-    let color = color_of(caption.class_id);
+struct Label {
+    /// `[x0, y0, x1, y1]`, pixels, the last ones exclusive.
+    ground: [i64; 4],
+    /// From the ground's corner to the text.
+    pad: i64,
+    glyphs: Vec<Glyph>,
+    color: [u8; 3],
+}
+
+/// Lays out a label that fits the picture's width and finds it a place that covers those placed before the least.
+fn place_label(
+    picture: &Picture,
+    font: &FontRef<'_>,
+    caption: &Caption,
+    size: f32,
+    frame: i64,
+    placed: &[Label],
+) -> Label {
     let (width, height) = (i64::from(picture.width), i64::from(picture.height));
-    let margin = |size: f32| (size * 0.22).ceil() as i64;
-    let mut size = size;
+    let [x0, y0, x1, y1] = corners(picture, caption.bbox);
+    // On a small thing a big label would cover the neighbours.
+    let small = ((y1 - y0).max(x1 - x0) as f32) < 4.0 * size;
+    let mut size = if small { (size * 0.75).max(SMALLEST) } else { size };
+    let margin = |size: f32| (size * 0.25).ceil() as i64;
     let mut text = caption.text.clone();
-    let mut glyphs = layout(font, &text, size);
-    while size > SMALLEST && glyphs.width + 2 * margin(size) > width {
+    let mut line = layout(font, &text, size);
+    while size > SMALLEST && line.width + 2 * margin(size) > width {
         size = (size * 0.9).max(SMALLEST);
-        glyphs = layout(font, &text, size);
+        line = layout(font, &text, size);
     }
-    while glyphs.width + 2 * margin(size) > width && text.chars().count() > 1 {
+    while line.width + 2 * margin(size) > width && text.chars().count() > 1 {
         text.pop();
-        let short = format!("{}…", text.trim_end());
-        glyphs = layout(font, &short, size);
+        line = layout(font, &format!("{}…", text.trim_end()), size);
     }
     let pad = margin(size);
-    let (label_width, label_height) = (glyphs.width + 2 * pad, glyphs.height + pad);
-    let [x0, y0, _, y1] = corners(picture, caption.bbox);
-    let left = x0.min(width - label_width).max(0);
-    // Above the frame, else below it, else inside at the top.
-    let top = if y0 >= label_height {
-        y0 - label_height
-    } else if y1 + label_height <= height && y1 - y0 < 3 * label_height {
-        y1
-    } else {
-        (y0 + frame).min(height - label_height).max(0)
-    };
-    fill(picture, [left, top, left + label_width, top + label_height], color);
+    let (w, h) = (line.width + 2 * pad, line.height + pad);
+    // The usual place first: above the frame at its left.
+    let candidates = [
+        (x0, y0 - h),
+        (x1 - w, y0 - h),
+        (x0, y1),
+        (x1 - w, y1),
+        (x0 + frame, y0 + frame),
+        (x1 - frame - w, y0 + frame),
+        (x0 + frame, y1 - frame - h),
+        (x1 - frame - w, y1 - frame - h),
+    ];
+    let grounds = candidates.map(|(x, y)| {
+        let (x, y) = (x.min(width - w).max(0), y.min(height - h).max(0));
+        [x, y, x + w, y + h]
+    });
+    let cost = |ground: &[i64; 4]| -> i64 { placed.iter().map(|label| common(ground, &label.ground)).sum() };
+    let ground = grounds.into_iter().min_by_key(cost).unwrap_or(grounds[0]);
+    Label { ground, pad, glyphs: line.glyphs, color: color_of(caption.class_id) }
+}
+
+fn paint_label(picture: &mut Picture, font: &FontRef<'_>, label: Label) {
+    let Label { ground, pad, glyphs, color } = label;
+    fill(picture, ground, color);
     let bright = 0.299 * f32::from(color[0]) + 0.587 * f32::from(color[1]) + 0.114 * f32::from(color[2]);
     let ink = if bright > 140.0 { [0, 0, 0] } else { [255, 255, 255] };
-    for glyph in glyphs.glyphs {
+    for glyph in glyphs {
         let Some(outline) = font.outline_glyph(glyph) else { continue };
         let bounds = outline.px_bounds();
-        let (dx, dy) = (bounds.min.x as i64 + left + pad, bounds.min.y as i64 + top + pad / 2);
+        let (dx, dy) = (bounds.min.x as i64 + ground[0] + pad, bounds.min.y as i64 + ground[1] + pad / 2);
         outline.draw(|x, y, cover| blend(picture, dx + i64::from(x), dy + i64::from(y), ink, cover));
     }
+}
+
+/// Pixels that two rectangles share.
+fn common(a: &[i64; 4], b: &[i64; 4]) -> i64 {
+    let width = a[2].min(b[2]) - a[0].max(b[0]);
+    let height = a[3].min(b[3]) - a[1].max(b[1]);
+    width.max(0) * height.max(0)
 }
 
 struct Layout {
