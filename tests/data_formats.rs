@@ -1,5 +1,7 @@
 //! One small data set in every format; all must say the same.
 
+#![allow(clippy::unwrap_used)] // Helpers outside of test functions are part of the tests.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! COCO's measures held to the numbers of pycocotools (see `scripts/eval_oracle.py`).
 
+#![allow(clippy::unwrap_used)] // Helpers outside of test functions are part of the tests.
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
