@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+pub mod detect;
+pub mod evaluate;
+
 /// Runs the command line.
 pub fn run() -> ExitCode {
     ExitCode::SUCCESS

@@ -1,1 +1,21 @@
 //! Pictures, boxes and names.
+
+pub mod boxes;
+pub mod coco;
+mod coco_names;
+pub mod csv;
+pub mod dataset;
+pub mod label_map;
+mod label_map_text;
+mod load;
+pub mod picture;
+pub mod problems;
+pub mod tfrecord;
+pub mod voc;
+
+pub use boxes::BoxYxyx;
+pub use dataset::{Dataset, ImageSource, LabelledImage, Object};
+pub use label_map::{Item, LabelMap};
+pub use load::load;
+pub use picture::Picture;
+pub use problems::{ProblemKind, Problems};

@@ -1,1 +1,11 @@
 //! Running a detector on pictures and showing what it found.
+
+mod decode;
+mod draw;
+mod model;
+mod run;
+
+pub use decode::{Detection, Outputs, decode_outputs};
+pub use draw::{Caption, color_of, draw};
+pub use model::{ModelFiles, declared_classes};
+pub use run::{Detector, DetectorOptions};

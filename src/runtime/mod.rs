@@ -1,1 +1,31 @@
-//! The only neighbour of TensorFlow's C library.
+//! The only neighbour of TensorFlow's C library: finding it, running graphs and models, reading and writing
+//! checkpoints through it.
+//!
+//! Everything here takes and gives bytes, numbers and errors of this crate; the types of the crate `tensorflow`
+//! stay inside. Every entry point loads the library first, so nothing here can call into a library that is not
+//! there.
+
+pub mod bundle;
+pub mod gradients;
+pub mod library;
+mod nodes;
+mod places;
+pub mod serving;
+pub mod session;
+pub mod tensor;
+
+pub use gradients::{Gradients, add_gradients};
+pub use library::Library;
+pub use serving::{ServingModel, TensorInfoLite};
+pub use session::{GraphSession, SessionConfig};
+pub use tensor::AnyTensor;
+
+#[cfg(test)]
+mod testing;
+
+use crate::error::Error;
+
+/// An error of TensorFlow, with what was being done when it came.
+pub(crate) fn failed(doing: impl std::fmt::Display, status: impl std::fmt::Display) -> Error {
+    Error::TensorFlow(format!("{doing}: {status}"))
+}

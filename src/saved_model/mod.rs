@@ -1,5 +1,6 @@
-//! Models on disk: resolve, read, check, write.
+//! Models on disk: resolve, read, check.
 
+pub mod checkpoint_index;
 pub mod frozen;
 pub mod read;
 pub mod source;

@@ -1,0 +1,364 @@
+//! TFRecord files of OD API examples.
+//!
+//! Framing (tensorflow/core/lib/io/record_writer.h): length u64, masked CRC-32C of the length, the bytes, masked
+//! CRC-32C of the bytes; all little-endian. Keys as in the OD API's `tf_example_decoder.py`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+use super::dataset::{Dataset, ImageSource, RawObject, assemble};
+use super::picture;
+use super::problems::ProblemKind;
+use crate::error::{Error, Result};
+
+#[derive(Clone, PartialEq, Message)]
+struct Example {
+    #[prost(message, optional, tag = "1")]
+    features: Option<Features>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Features {
+    #[prost(btree_map = "string, message", tag = "1")]
+    feature: BTreeMap<String, Feature>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Feature {
+    #[prost(oneof = "Kind", tags = "1, 2, 3")]
+    kind: Option<Kind>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Kind {
+    #[prost(message, tag = "1")]
+    Bytes(BytesList),
+    #[prost(message, tag = "2")]
+    Floats(FloatList),
+    #[prost(message, tag = "3")]
+    Ints(Int64List),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BytesList {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    value: Vec<bytes::Bytes>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct FloatList {
+    #[prost(float, repeated, tag = "1")]
+    value: Vec<f32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Int64List {
+    #[prost(int64, repeated, tag = "1")]
+    value: Vec<i64>,
+}
+
+/// True when a file starts with a record's frame.
+pub fn is_tfrecord(start: &[u8]) -> bool {
+    start.len() >= 12 && u32_at(start, 8) == masked_crc(&start[..8])
+}
+
+/// Reads TFRecord files of one data set.
+pub fn read_files(files: &[PathBuf]) -> Result<Dataset> {
+    let mut out = Dataset::default();
+    let mut labels: BTreeMap<String, i64> = BTreeMap::new();
+    for path in files {
+        let mut records = Records::open(path)?;
+        while let Some((offset, bytes)) = records.next_record()? {
+            let place = format!("{}, record {} at byte {offset}", path.display(), records.count);
+            let example = Example::decode(bytes).map_err(|e| Error::Damaged {
+                what: place.clone(),
+                reason: format!("not a tf.Example: {e}"),
+            })?;
+            let source = (path.as_path(), offset, records.count);
+            read_example(&example, source, &place, &mut labels, &mut out)?;
+        }
+    }
+    let mut categories: Vec<(i64, String)> = labels.into_iter().map(|(name, label)| (label, name)).collect();
+    categories.sort();
+    out.categories = categories.into_iter().map(|(_, name)| name).collect();
+    Ok(out)
+}
+
+/// Reads `image/encoded` of the record whose frame starts at `offset`.
+pub fn read_encoded(path: &Path, offset: u64) -> Result<Vec<u8>> {
+    let mut records = Records::open(path)?;
+    records.seek(offset)?;
+    let damaged = |reason: &str| Error::Damaged {
+        what: format!("{}, record at byte {offset}", path.display()),
+        reason: reason.to_owned(),
+    };
+    let (_, bytes) = records.next_record()?.ok_or_else(|| damaged("the file ends before it"))?;
+    let example = Example::decode(bytes).map_err(|e| damaged(&format!("not a tf.Example: {e}")))?;
+    example
+        .bytes("image/encoded")
+        .first()
+        .map(|b| b.to_vec())
+        .ok_or_else(|| damaged("it has no image/encoded"))
+}
+
+fn read_example(
+    example: &Example,
+    (path, offset, number): (&Path, u64, usize),
+    place: &str,
+    labels: &mut BTreeMap<String, i64>,
+    out: &mut Dataset,
+) -> Result<()> {
+    let name = example.text("image/filename", 0).unwrap_or_else(|| format!("record {number}"));
+    let source = ImageSource::Record { path: path.to_owned(), offset, name };
+    let Some(encoded) = example.bytes("image/encoded").first() else {
+        return Err(Error::Data(format!(
+            "{place}: no image/encoded; expected examples of the OD API, got the keys {}",
+            example.keys().join(", ")
+        )));
+    };
+    let edges =
+        ["xmin", "ymin", "xmax", "ymax"].map(|edge| example.floats(&format!("image/object/bbox/{edge}")));
+    let texts = example.bytes("image/object/class/text").len();
+    let ids = example.ints("image/object/class/label");
+    let count = edges[0].len();
+    let named = if texts > 0 { texts } else { ids.len() };
+    if edges.iter().any(|edge| edge.len() != count) || named != count {
+        return Err(Error::Data(format!(
+            "{place}: image/object has {} xmin, {} ymin, {} xmax, {} ymax, {texts} class/text and {} class/label; \
+             expected as many of each",
+            edges[0].len(),
+            edges[1].len(),
+            edges[2].len(),
+            edges[3].len(),
+            ids.len()
+        )));
+    }
+    if let Some(pixels) = edges.iter().flat_map(|edge| edge.iter()).find(|v| v.abs() > 4.0) {
+        return Err(Error::Data(format!(
+            "{place}: a box has the edge {pixels}; image/object/bbox holds fractions of the picture, 0 to 1, not pixels"
+        )));
+    }
+    let info = match picture::probe(encoded, &source.display()) {
+        Ok(info) => info,
+        Err(error) => {
+            out.problems.add(ProblemKind::UnreadablePicture, || error.to_string());
+            return Ok(());
+        }
+    };
+    let size = (example.ints("image/width").first(), example.ints("image/height").first());
+    let declared = match size {
+        (Some(&w), Some(&h)) => u32::try_from(w).ok().zip(u32::try_from(h).ok()),
+        _ => None,
+    };
+    let (width, height) = declared.filter(|(w, h)| *w > 0 && *h > 0).unwrap_or((info.width, info.height));
+    let (w, h) = (f64::from(width), f64::from(height));
+    let flag = |key: &str, index: usize| example.ints(key).get(index).is_some_and(|v| *v != 0);
+    let mut raw = Vec::with_capacity(count);
+    let [xmins, ymins, xmaxs, ymaxs] = edges;
+    for (index, (((xmin, ymin), xmax), ymax)) in xmins.iter().zip(ymins).zip(xmaxs).zip(ymaxs).enumerate() {
+        let label = ids.get(index).copied();
+        let class = match example.text("image/object/class/text", index) {
+            Some(text) if !text.is_empty() => text,
+            _ => format!("class_{}", label.unwrap_or(0)),
+        };
+        labels.entry(class.clone()).or_insert(label.unwrap_or(i64::MAX));
+        let [x0, y0, x1, y1] = [xmin, ymin, xmax, ymax].map(|edge| f64::from(*edge));
+        raw.push(RawObject {
+            class,
+            corners: [x0 * w, y0 * h, x1 * w, y1 * h],
+            crowd: flag("image/object/is_crowd", index) || flag("image/object/group_of", index),
+            difficult: flag("image/object/difficult", index),
+            area: example.floats("image/object/area").get(index).map(|v| f64::from(*v)),
+            place: format!("object {}", index + 1),
+        });
+    }
+    let image = assemble(source, info, Some((width, height)), raw, &mut out.problems);
+    out.images.push(image);
+    Ok(())
+}
+
+impl Example {
+    fn kind(&self, key: &str) -> Option<&Kind> {
+        self.features.as_ref()?.feature.get(key)?.kind.as_ref()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.features.iter().flat_map(|f| f.feature.keys().map(String::as_str)).take(20).collect()
+    }
+
+    fn bytes(&self, key: &str) -> &[bytes::Bytes] {
+        if let Some(Kind::Bytes(list)) = self.kind(key) { &list.value } else { &[] }
+    }
+
+    fn floats(&self, key: &str) -> &[f32] {
+        if let Some(Kind::Floats(list)) = self.kind(key) { &list.value } else { &[] }
+    }
+
+    fn ints(&self, key: &str) -> &[i64] {
+        if let Some(Kind::Ints(list)) = self.kind(key) { &list.value } else { &[] }
+    }
+
+    fn text(&self, key: &str, index: usize) -> Option<String> {
+        self.bytes(key).get(index).map(|b| String::from_utf8_lossy(b).into_owned())
+    }
+}
+
+struct Records {
+    file: BufReader<File>,
+    path: PathBuf,
+    at: u64,
+    length: u64,
+    count: usize,
+}
+
+impl Records {
+    fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
+        Ok(Self { file: BufReader::new(file), path: path.to_owned(), at: 0, length, count: 0 })
+    }
+
+    fn seek(&mut self, offset: u64) -> Result<()> {
+        self.file.seek(SeekFrom::Start(offset)).map_err(|e| Error::io(&self.path, e))?;
+        self.at = offset;
+        Ok(())
+    }
+
+    /// The next record with the place of its frame; `None` at the end of the file.
+    fn next_record(&mut self) -> Result<Option<(u64, bytes::Bytes)>> {
+        let start = self.at;
+        let left = self.length.saturating_sub(start);
+        if left == 0 {
+            return Ok(None);
+        }
+        let damaged = |reason: String| Error::Damaged {
+            what: format!("{} at byte {start}", self.path.display()),
+            reason: format!("{reason}; copy the file again, or check that it is an uncompressed TFRecord"),
+        };
+        if left < 16 {
+            return Err(damaged(format!("{left} bytes are left, a record takes at least 16")));
+        }
+        let mut head = [0u8; 12];
+        self.file.read_exact(&mut head).map_err(|e| Error::io(&self.path, e))?;
+        if u32_at(&head, 8) != masked_crc(&head[..8]) {
+            return Err(damaged("the checksum of a record's length is wrong".to_owned()));
+        }
+        let size =
+            u64::from_le_bytes([head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7]]);
+        if size > left - 16 {
+            return Err(damaged(format!("a record of {size} bytes, but only {} are left", left - 16)));
+        }
+        let mut body = vec![0u8; size as usize + 4];
+        self.file.read_exact(&mut body).map_err(|e| Error::io(&self.path, e))?;
+        let crc = u32_at(&body, size as usize);
+        body.truncate(size as usize);
+        if crc != masked_crc(&body) {
+            return Err(damaged("the checksum of a record is wrong".to_owned()));
+        }
+        self.at = start + size + 16;
+        self.count += 1;
+        Ok(Some((start, body.into())))
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+/// CRC-32C (Castagnoli), turned by 15 bits and moved by a constant, so that checksums of checksums stay good.
+fn masked_crc(bytes: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = {
+        let mut table = [0u32; 256];
+        let mut index = 0;
+        while index < 256 {
+            let mut crc = index as u32;
+            let mut bit = 0;
+            while bit < 8 {
+                crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
+                bit += 1;
+            }
+            table[index] = crc;
+            index += 1;
+        }
+        table
+    };
+    let step = |crc: u32, byte: &u8| TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize] ^ (crc >> 8);
+    let crc = !bytes.iter().fold(!0u32, step);
+    crc.rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::boxes::BoxYxyx;
+
+    fn frame(body: &[u8]) -> Vec<u8> {
+        let mut out = (body.len() as u64).to_le_bytes().to_vec();
+        out.extend(masked_crc(&out).to_le_bytes());
+        out.extend(body);
+        out.extend(masked_crc(body).to_le_bytes());
+        out
+    }
+
+    fn example(edge: f32) -> Vec<u8> {
+        let mut png = Vec::new();
+        image::RgbImage::new(40, 20)
+            .write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png)
+            .unwrap();
+        let bytes = |v: &[u8]| Kind::Bytes(BytesList { value: vec![v.to_vec().into()] });
+        let float = |v: f32| Kind::Floats(FloatList { value: vec![v] });
+        let feature: BTreeMap<String, Feature> = [
+            ("image/encoded", bytes(&png)),
+            ("image/object/bbox/xmin", float(0.0)),
+            ("image/object/bbox/ymin", float(0.25)),
+            ("image/object/bbox/xmax", float(edge)),
+            ("image/object/bbox/ymax", float(1.0)),
+            ("image/object/class/text", bytes(b"duck")),
+            ("image/object/class/label", Kind::Ints(Int64List { value: vec![91] })),
+        ]
+        .into_iter()
+        .map(|(key, kind)| (key.to_owned(), Feature { kind: Some(kind) }))
+        .collect();
+        Example { features: Some(Features { feature }) }.encode_to_vec()
+    }
+
+    #[test]
+    fn checksum_is_tensorflows() {
+        // CRC-32C of "123456789" is 0xe3069283 (RFC 3720 tables); the mask is from tensorflow/core/lib/hash/crc32c.h.
+        assert_eq!(masked_crc(b"123456789"), 0xe306_9283u32.rotate_right(15).wrapping_add(0xa282_ead8));
+    }
+
+    #[test]
+    fn reads_examples() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.record");
+        std::fs::write(&path, [frame(&example(0.5)), frame(&example(1.0))].concat()).unwrap();
+        let set = read_files(std::slice::from_ref(&path)).unwrap();
+        assert_eq!((set.images.len(), set.categories.as_slice()), (2, &["duck".to_owned()][..]));
+        assert_eq!(set.images[0].objects[0].bbox, BoxYxyx::new(0.25, 0.0, 1.0, 0.5));
+        assert_eq!(set.images[1].picture().unwrap().width, 40);
+        std::fs::write(&path, frame(&example(30.0))).unwrap();
+        assert!(read_files(&[path]).unwrap_err().to_string().contains("not pixels"));
+    }
+
+    #[test]
+    fn every_damage_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.record");
+        let good = frame(&example(0.5));
+        for cut in 1..good.len() {
+            std::fs::write(&path, &good[..cut]).unwrap();
+            assert!(read_files(std::slice::from_ref(&path)).is_err(), "{cut}");
+        }
+        let mut bad = good.clone();
+        bad[40] ^= 1;
+        std::fs::write(&path, &bad).unwrap();
+        assert!(read_files(std::slice::from_ref(&path)).unwrap_err().to_string().contains("checksum"));
+        std::fs::write(&path, frame(&[0xff; 30])).unwrap();
+        assert!(read_files(&[path]).is_err());
+    }
+}

@@ -1,0 +1,242 @@
+//! Running a flat graph: tensors in by name, tensors out by name.
+
+use prost::Message;
+use tensorflow::{Graph, ImportGraphDefOptions, Operation, Output, Session, SessionOptions, SessionRunArgs};
+
+use super::{AnyTensor, failed, library};
+use crate::error::Result;
+
+/// How TensorFlow is to run a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// Threads for one operation and between operations; TensorFlow's own choice (all cores) without it.
+    ///
+    /// The first session of a process decides for all later ones: TensorFlow makes the pools once.
+    pub threads: Option<usize>,
+    /// Whether the graph is optimised on the first run of each set of feeds and fetches. That costs seconds for a
+    /// whole detector and pays after a few dozen pictures; for small graphs and single runs it is a loss.
+    pub optimize: bool,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self { threads: None, optimize: true }
+    }
+}
+
+/// `tensorflow.ConfigProto`, the fields set here.
+#[derive(Message)]
+struct ConfigProto {
+    #[prost(int32, tag = "2")]
+    intra_op_parallelism_threads: i32,
+    #[prost(int32, tag = "5")]
+    inter_op_parallelism_threads: i32,
+    #[prost(message, optional, tag = "10")]
+    graph_options: Option<GraphOptions>,
+}
+
+/// `tensorflow.GraphOptions`, the fields set here.
+#[derive(Message)]
+struct GraphOptions {
+    #[prost(message, optional, tag = "3")]
+    optimizer_options: Option<OptimizerOptions>,
+    #[prost(message, optional, tag = "10")]
+    rewrite_options: Option<RewriterConfig>,
+}
+
+/// `tensorflow.OptimizerOptions`, the fields set here.
+#[derive(Message)]
+struct OptimizerOptions {
+    /// L1 is 0, L0 (none) is -1.
+    #[prost(int32, tag = "3")]
+    opt_level: i32,
+}
+
+/// `tensorflow.RewriterConfig`, the fields set here.
+#[derive(Message)]
+struct RewriterConfig {
+    #[prost(bool, tag = "19")]
+    disable_meta_optimizer: bool,
+}
+
+impl SessionConfig {
+    fn to_proto(self) -> ConfigProto {
+        let threads = self.threads.map_or(0, |threads| i32::try_from(threads).unwrap_or(i32::MAX));
+        let off = GraphOptions {
+            optimizer_options: Some(OptimizerOptions { opt_level: -1 }),
+            rewrite_options: Some(RewriterConfig { disable_meta_optimizer: true }),
+        };
+        ConfigProto {
+            intra_op_parallelism_threads: threads,
+            inter_op_parallelism_threads: threads,
+            graph_options: (!self.optimize).then_some(off),
+        }
+    }
+
+    /// The options in TensorFlow's form. Needs the library.
+    pub(super) fn to_options(self) -> Result<SessionOptions> {
+        let mut options = SessionOptions::new();
+        let config = self.to_proto().encode_to_vec();
+        options.set_config(&config).map_err(|status| failed("the session's configuration", status))?;
+        Ok(options)
+    }
+}
+
+/// A graph with a session that runs it.
+///
+/// Every distinct set of feeds, fetches and targets is prepared once and kept for the session's life: use few sets.
+/// Runs from several threads at once are allowed; those that assign the same variable race.
+#[derive(Debug)]
+pub struct GraphSession {
+    graph: Graph,
+    session: Session,
+}
+
+impl GraphSession {
+    /// Imports a serialized GraphDef, with its function library, into a graph of its own.
+    pub fn new(graph_def: &[u8], config: &SessionConfig) -> Result<Self> {
+        library::load(None)?;
+        let graph = import(graph_def)?;
+        let session = Session::new(&config.to_options()?, &graph)
+            .map_err(|status| failed("making a session", status))?;
+        Ok(Self { graph, session })
+    }
+
+    /// A graph and a session that are there already.
+    pub(super) fn from_parts(graph: Graph, session: Session) -> Self {
+        Self { graph, session }
+    }
+
+    /// Feeds tensors, runs what the fetches and targets need, returns the fetches in their order.
+    ///
+    /// Feeds and fetches are named `node:index`, or `node` for output 0; targets are nodes. A control-flow graph may
+    /// be cut anywhere: a fed tensor's producer does not run.
+    pub fn run(
+        &self,
+        feeds: &[(&str, &AnyTensor)],
+        fetches: &[&str],
+        targets: &[&str],
+    ) -> Result<Vec<AnyTensor>> {
+        let mut run = SessionRunArgs::new();
+        for (name, tensor) in feeds {
+            let output = output(&self.graph, name)?;
+            tensor.feed(&mut run, &output.operation, output.index);
+        }
+        let mut tokens = Vec::with_capacity(fetches.len());
+        for name in fetches {
+            let output = output(&self.graph, name)?;
+            tokens.push(run.request_fetch(&output.operation, output.index));
+        }
+        for name in targets {
+            run.add_target(&node(&self.graph, name)?);
+        }
+        self.session.run(&mut run).map_err(|status| failed("running the graph", status))?;
+        let named = tokens.into_iter().zip(fetches).enumerate();
+        named.map(|(index, (token, name))| AnyTensor::fetch(&mut run, token, index, name)).collect()
+    }
+
+    /// Whether the graph has a node of this name.
+    pub fn has_node(&self, name: &str) -> bool {
+        node(&self.graph, name).is_ok()
+    }
+}
+
+/// A graph with these nodes. Needs the library.
+pub(super) fn import(graph_def: &[u8]) -> Result<Graph> {
+    let mut graph = Graph::new();
+    graph
+        .import_graph_def(graph_def, &ImportGraphDefOptions::new())
+        .map_err(|status| failed("importing the graph", status))?;
+    Ok(graph)
+}
+
+/// The node of this name.
+fn node(graph: &Graph, name: &str) -> Result<Operation> {
+    match graph.operation_by_name(name) {
+        Ok(Some(operation)) => Ok(operation),
+        Ok(None) | Err(_) => Err(failed(name, "the graph has no node of this name")),
+    }
+}
+
+/// The output that a tensor's name means. TensorFlow aborts on an index that the node has not, so it is checked.
+pub(super) fn output(graph: &Graph, name: &str) -> Result<Output> {
+    let (node_name, index) = match name.rsplit_once(':') {
+        Some((node_name, index)) => {
+            let index = index.parse::<usize>().map_err(|_| failed(name, "not of the form node:index"))?;
+            (node_name, index)
+        }
+        None => (name, 0),
+    };
+    let operation = node(graph, node_name)?;
+    let outputs = operation.num_outputs();
+    if index >= outputs {
+        return Err(failed(name, format!("the node has {outputs} outputs")));
+    }
+    // No more outputs than an int of the C interface counts.
+    Ok(Output { operation, index: index as i32 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::nodes::{graph, node};
+    use super::super::testing;
+    use super::*;
+    use crate::pb::DataType;
+
+    fn adder() -> Vec<u8> {
+        graph(vec![
+            node::<&str>("x", "Placeholder", &[]).dtype("dtype", DataType::DtFloat).build(),
+            node::<&str>("y", "Placeholder", &[]).dtype("dtype", DataType::DtFloat).build(),
+            node("sum", "AddV2", &["x", "y"]).dtype("T", DataType::DtFloat).build(),
+            node("twice", "AddV2", &["x", "sum"]).dtype("T", DataType::DtFloat).build(),
+        ])
+    }
+
+    #[test]
+    fn config_has_the_bytes_that_tensorflow_reads() {
+        let config = SessionConfig { threads: Some(3), optimize: false };
+        // What Python's SerializeToString gives for the same fields.
+        let expected = b"\x10\x03\x28\x03\x52\x12\x1a\x0b\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x52\x03\x98\x01\x01";
+        assert_eq!(config.to_proto().encode_to_vec(), expected);
+        assert!(SessionConfig::default().to_proto().encode_to_vec().is_empty());
+    }
+
+    #[test]
+    fn runs_by_name() {
+        if testing::library().is_none() {
+            return;
+        }
+        for optimize in [true, false] {
+            let session = GraphSession::new(&adder(), &SessionConfig { threads: Some(1), optimize }).unwrap();
+            let x = AnyTensor::new(&[2], &[1.0f32, 2.0]).unwrap();
+            let y = AnyTensor::new(&[2], &[10.0f32, 20.0]).unwrap();
+            let out = session.run(&[("x:0", &x), ("y", &y)], &["sum:0", "twice"], &["sum"]).unwrap();
+            assert_eq!(out[0].f32().unwrap(), [11.0, 22.0]);
+            assert_eq!(out[1].f32().unwrap(), [12.0, 24.0]);
+        }
+    }
+
+    #[test]
+    fn wrong_names_types_and_graphs_are_errors() {
+        if testing::library().is_none() {
+            return;
+        }
+        let session = GraphSession::new(&adder(), &SessionConfig::default()).unwrap();
+        let x = AnyTensor::scalar(1.0f32).unwrap();
+        let wrong = AnyTensor::scalar(1u8).unwrap();
+        for (feeds, fetch) in [
+            (vec![("x", &x), ("y", &x)], "none:0"),
+            (vec![("x", &x), ("y", &x)], "sum:1"),
+            (vec![("x", &x), ("y", &x)], "sum:-1"),
+            (vec![("x", &x), ("y", &x)], "su\0m"),
+            (vec![("x", &x)], "sum:0"),
+            (vec![("x", &x), ("y", &wrong)], "sum:0"),
+            (vec![("x:7", &x)], "sum:0"),
+        ] {
+            assert!(session.run(&feeds, &[fetch], &[]).is_err(), "{fetch}");
+        }
+        assert!(GraphSession::new(b"\xff\xffnot a graph", &SessionConfig::default()).is_err());
+        let unknown = graph(vec![node::<&str>("a", "NoSuchOp", &[]).build()]);
+        assert!(GraphSession::new(&unknown, &SessionConfig::default()).is_err());
+    }
+}

@@ -1,0 +1,27 @@
+//! Help for the tests of this folder.
+
+use std::path::{Path, PathBuf};
+
+use super::library::{self, Library};
+
+/// The library, or `None` after a line that says the test was skipped.
+pub(super) fn library() -> Option<&'static Library> {
+    match library::load(None) {
+        Ok(library) => Some(library),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+/// The folder of real models and pictures beside the checkout, or `None` after a line that says so.
+pub(super) fn shared() -> Option<PathBuf> {
+    let folder = std::env::var_os("TFGRAFT_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    eprintln!("skipped: ../shared is not there");
+    None
+}

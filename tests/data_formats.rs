@@ -1,0 +1,134 @@
+//! One small data set in every format; all must say the same.
+
+#![allow(clippy::unwrap_used)] // Helpers outside of test functions are part of the tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tfgraft::data::{self, Dataset, ProblemKind};
+
+const RECORD: &[u8] = include_bytes!("../testdata/data/two.record");
+
+fn pictures(dir: &Path) {
+    let pixels: Vec<u8> = (0..64 * 48 * 3).map(|v| (v % 255) as u8).collect();
+    for name in ["one.png", "two.png"] {
+        tfgraft::data::Picture { width: 64, height: 48, rgb: pixels.clone() }.save(&dir.join(name)).unwrap();
+    }
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn coco(dir: &Path) -> PathBuf {
+    write(
+        dir,
+        "labels.json",
+        r#"{"images":[{"id":1,"file_name":"one.png","width":64,"height":48},{"id":2,"file_name":"two.png","width":64,
+        "height":48}],"annotations":[{"id":1,"image_id":1,"category_id":1,"bbox":[8,12,24,24],"iscrowd":0},
+        {"id":2,"image_id":1,"category_id":2,"bbox":[0,0,64,48],"iscrowd":0}],
+        "categories":[{"id":1,"name":"duck"},{"id":2,"name":"pond"}]}"#,
+    )
+}
+
+fn voc(dir: &Path) -> PathBuf {
+    let object = |name: &str, b: [u32; 4]| {
+        format!(
+            "<object><name>{name}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>",
+            b[0], b[1], b[2], b[3]
+        )
+    };
+    let file = |picture: &str, objects: String| {
+        format!(
+            "<?xml version=\"1.0\"?>\n<annotation><filename>{picture}</filename><size><width>64</width><height>48</height>\
+             <depth>3</depth></size>{objects}</annotation>"
+        )
+    };
+    let objects = object("duck", [8, 12, 32, 36]) + &object("pond", [0, 0, 64, 48]);
+    write(dir, "one.xml", &file("one.png", objects));
+    write(dir, "two.xml", &file("two.png", String::new()));
+    dir.to_owned()
+}
+
+fn csv(dir: &Path) -> PathBuf {
+    write(
+        dir,
+        "labels.csv",
+        "filename,width,height,class,xmin,ymin,xmax,ymax\none.png,64,48,duck,8,12,32,36\none.png,64,48,pond,0,0,64,48\n\
+         two.png,64,48,,,,,\n",
+    )
+}
+
+fn summary(set: &Dataset) -> Vec<Vec<(String, [i32; 4], i32)>> {
+    let round = |v: f32| (v * 1000.0).round() as i32;
+    set.images
+        .iter()
+        .map(|image| {
+            assert_eq!((image.width, image.height), (64, 48));
+            assert_eq!(image.picture().unwrap().rgb.len(), 64 * 48 * 3);
+            image
+                .objects
+                .iter()
+                .map(|o| (o.class.clone(), o.bbox.to_array().map(round), o.area as i32))
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn all_formats_say_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(dir);
+    let record = dir.join("x-00000-of-00001.record");
+    fs::write(&record, RECORD).unwrap();
+    let expected = vec![
+        vec![("duck".to_owned(), [250, 125, 750, 500], 576), ("pond".to_owned(), [0, 0, 1000, 1000], 3072)],
+        vec![],
+    ];
+    for path in [coco(dir), voc(dir), csv(dir), record, dir.join("x-?????-of-00001.record")] {
+        let set = data::load(&[&path], None).unwrap();
+        assert_eq!(summary(&set), expected, "{}", path.display());
+        assert_eq!(set.categories, ["duck", "pond"], "{}", path.display());
+        assert_eq!(set.problems.count(ProblemKind::NoObjects), 1);
+        assert_eq!(set.counts()["duck"], 1);
+    }
+}
+
+#[test]
+fn several_sets_become_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(dir);
+    let set = data::load(&[coco(dir), csv(dir)], Some(dir)).unwrap();
+    assert_eq!(set.images.len(), 2);
+    assert_eq!(set.images[0].objects.len(), 2);
+    assert_eq!(set.problems.count(ProblemKind::SamePicture), 2);
+    assert_eq!(set.problems.count(ProblemKind::DuplicateObject), 2);
+    let report = serde_json::to_value(&set.problems).unwrap();
+    assert_eq!(report["duplicate_object"]["count"], 2);
+}
+
+#[test]
+fn says_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let empty = dir.join("empty");
+    fs::create_dir(&empty).unwrap();
+    let odd = write(dir, "odd.txt", "what is this");
+    let json = coco(dir);
+    fs::write(dir.join("y-00000-of-00002"), RECORD).unwrap();
+    for (path, part) in [
+        (dir.join("nothing"), "no such file"),
+        (dir.join("*.record"), "no such file"),
+        (empty, "no XML files"),
+        (odd, "not known"),
+        (json, "--images DIR"),
+        (dir.join("y-?????-of-00002"), "1 of 2 shards"),
+    ] {
+        let error = data::load(&[&path], None).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
