@@ -21,7 +21,7 @@ pub use session::{GraphSession, SessionConfig};
 pub use tensor::AnyTensor;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use crate::error::Error;
 

@@ -1,0 +1,285 @@
+"""Checks what tfgraft wrote with TensorFlow's own Python: another implementation of every loader.
+
+  crosscheck.py models BASE GROWN IMAGE... --added N [--oracle DIR] [--atol 1e-5] [--no-old-columns]
+      GROWN must load, run, re-save and show everywhere that BASE does, give the same numbers in every way, and have N
+      more classes. With an oracle (the same model built larger by other means) every output must agree with its.
+  crosscheck.py roundtrip A.pb B.pb [--message saved_model|graph]
+      Both files must hold the same message, and no field unknown to TensorFlow.
+
+A model is a SavedModel folder, or a folder with saved_model/ inside. Exits 0 when all checks passed, 1 when one failed,
+2 when the arguments are wrong.
+"""
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import numpy as np
+import tensorflow as tf
+from google.protobuf.unknown_fields import UnknownFieldSet
+from PIL import Image
+from tensorflow.core.framework import graph_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+SIGNATURE = "serving_default"
+failures = 0
+
+
+def report(passed, what):
+    global failures
+    failures += not passed
+    print(f"{'ok  ' if passed else 'FAIL'} {what}", flush=True)
+    return passed
+
+
+def attempt(what, function, control=None):
+    """The function's result, or None after saying why there is none: a failure, unless the control fails too."""
+    try:
+        result = function()
+    except Exception as error:  # any failure of a loader is a finding, not a crash
+        said = f"{what}: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    else:
+        report(True, what)
+        return result
+    if control is not None:
+        try:
+            control()
+        except Exception:
+            print(f"     {said} (and so with the base)", flush=True)
+            return None
+    report(False, said)
+    return None
+
+
+class Model:
+    """A SavedModel on disk with its serving signature."""
+
+    def __init__(self, folder):
+        folder = pathlib.Path(folder)
+        self.folder = folder / "saved_model" if (folder / "saved_model").is_dir() else folder
+        message = saved_model_pb2.SavedModel.FromString((self.folder / "saved_model.pb").read_bytes())
+        self.graph = message.meta_graphs[0]
+        signature = self.graph.signature_def[SIGNATURE]
+        ((self.key, self.info),) = signature.inputs.items()
+        self.outputs = dict(signature.outputs)
+
+    def feed(self, path):
+        """The picture as the input takes it."""
+        if self.info.dtype == tf.string.as_datatype_enum:
+            return np.array([pathlib.Path(path).read_bytes()], object)
+        pixels = np.asarray(Image.open(path).convert("RGB"))[np.newaxis]
+        return pixels.astype(tf.as_dtype(self.info.dtype).as_numpy_dtype)
+
+    def shape(self, output):
+        """The static shape of an output, None for what it does not say."""
+        shape = self.outputs[output].tensor_shape
+        return None if shape.unknown_rank else [None if d.size < 0 else d.size for d in shape.dim]
+
+    def load(self):
+        return tf.saved_model.load(str(self.folder))
+
+    def signature(self, image, loaded=None):
+        function = (loaded or self.load()).signatures[SIGNATURE]
+        return numpy(function(**{self.key: tf.constant(self.feed(image))}))
+
+    def call(self, image):
+        """The object itself called, as Python users of a TF2 export do; frozen exports have none to call."""
+        return numpy(self.load()(tf.constant(self.feed(image))))
+
+    def resaved(self, image):
+        loaded = self.load()
+        with tempfile.TemporaryDirectory() as target:
+            tf.saved_model.save(loaded, target, signatures=loaded.signatures[SIGNATURE])
+            return Model(target).signature(image)
+
+    def session(self, image):
+        with tf.compat.v1.Session(graph=tf.Graph()) as session:
+            tf.compat.v1.saved_model.load(session, ["serve"], str(self.folder))
+            names = {key: info.name for key, info in self.outputs.items()}
+            return session.run(names, {self.info.name: self.feed(image)})
+
+    def tool(self, *arguments):
+        command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise RuntimeError((result.stderr.strip().splitlines() or ["no message"])[-1])
+        return result.stdout
+
+    def shown(self):
+        return self.tool("show", "--dir", str(self.folder), "--all")
+
+    def run_by_tool(self, image):
+        with tempfile.TemporaryDirectory() as target:
+            np.save(os.path.join(target, "in.npy"), self.feed(image), allow_pickle=True)
+            self.tool("run", "--dir", str(self.folder), "--tag_set", "serve", "--signature_def", SIGNATURE,
+                      "--inputs", f"{self.key}={target}/in.npy", "--outdir", target, "--overwrite")
+            return {key: np.load(os.path.join(target, key + ".npy")) for key in self.outputs}
+
+
+def numpy(tensors):
+    return {key: tensor.numpy() for key, tensor in tensors.items()}
+
+
+def compare(what, a, b, atol):
+    """Every output of a and b; what belongs to single detections may change places where scores tie."""
+    if not report(set(a) == set(b), f"{what}: the same outputs"):
+        return
+    count = a["detection_scores"].shape[:2] if "detection_scores" in a else None
+    per_detection = [key for key in sorted(a) if count and a[key].shape[:2] == count and key.startswith("detection_")]
+    for key in sorted(a):
+        if a[key].shape != b[key].shape:
+            report(False, f"{what}: {key} has shape {a[key].shape} and {b[key].shape}")
+        elif key not in per_detection:
+            apart = difference(a[key], b[key])
+            report(apart <= atol, f"{what}: {key} {list(a[key].shape)} differs by {apart:.3g}")
+    if per_detection and all(a[key].shape == b[key].shape for key in per_detection):
+        lost = unmatched(*({key: side[key][0] for key in per_detection} for side in (a, b)), atol)
+        report(not lost, f"{what}: {count[1]} detections, {len(lost)} without their like" + (f": {lost[:5]}" if lost else ""))
+
+
+def difference(a, b):
+    return float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)), initial=0.0))
+
+
+def unmatched(a, b, atol):
+    """Places of detections in a that have none in b, each of b used once, alike in all outputs."""
+    free, lost = set(range(len(b["detection_scores"]))), []
+    for i in range(len(a["detection_scores"])):
+        like = [j for j in sorted(free, key=lambda j: abs(j - i)) if all(difference(a[k][i], b[k][j]) <= atol for k in a)]
+        free.discard(like[0]) if like else lost.append(i)
+    return lost
+
+
+def check_models(options):
+    base, grown = Model(options.base), Model(options.grown)
+    oracle = Model(options.oracle) if options.oracle else None
+    first = options.images[0]
+    report((base.key, base.info.dtype) == (grown.key, grown.info.dtype), f"the input is still {base.key}")
+
+    expected = attempt("tf.saved_model.load", lambda: grown.signature(first))
+    if expected is None:
+        return
+    ways = {"calling the object": Model.call, "saving again and loading that": Model.resaved,
+            "tf.compat.v1.saved_model.load": Model.session, "saved_model_cli run": Model.run_by_tool}
+    for way, function in ways.items():
+        got = attempt(way, lambda: function(grown, first), lambda: function(base, first))
+        if got is not None:
+            compare(way, got, {key: expected[key] for key in expected if key in got}, options.atol)
+    attempt("saved_model_cli show --all", grown.shown)
+
+    # Columns, classes and shapes, as the signature says them and as they come out.
+    old = base.signature(first)
+    wider = 0
+    for key in sorted(old):
+        if key not in expected:
+            report(False, f"output {key} is lost")
+            continue
+        grew = [n - o for o, n in zip(old[key].shape, expected[key].shape)]
+        scores = key in ("detection_multiclass_scores", "raw_detection_scores")
+        wider += scores
+        report(grew == [0] * (len(grew) - 1) + [options.added] if scores else not any(grew),
+               f"{key}: {list(old[key].shape)} became {list(expected[key].shape)}")
+        said, before = grown.shape(key), base.shape(key)
+        fits = said is None or len(said) == len(expected[key].shape) and all(
+            s in (None, n) for s, n in zip(said, expected[key].shape))
+        known = [s is None for s in said or []] == [s is None for s in before or []]
+        report(fits and known, f"{key}: the signature says {said}, before {before}")
+    report(wider > 0, "some output has a column per class")
+
+    loaded = {name: (model, model.load()) for name, model in (("base", base), ("grown", grown), ("oracle", oracle)) if model}
+    for image in options.images:
+        ran = {name: model.signature(image, load) for name, (model, load) in loaded.items()}
+        name = pathlib.Path(image).name
+        if options.old_columns and "raw_detection_scores" in old:
+            before, after = ran["base"]["raw_detection_scores"], ran["grown"]["raw_detection_scores"]
+            apart = difference(before, after[..., : before.shape[-1]])
+            report(apart <= options.atol, f"{name}: old columns of raw_detection_scores differ by {apart:.3g}")
+        if oracle:
+            compare(f"{name}: oracle", ran["grown"], ran["oracle"], options.atol)
+
+
+def unknown_fields(message, path=""):
+    """Every field that TensorFlow's definitions do not have, by where it lies."""
+    for field in UnknownFieldSet(message):
+        yield f"{path or message.DESCRIPTOR.name}: number {field.field_number}"
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        here = f"{path}.{field.name}"
+        if field.message_type.GetOptions().map_entry:
+            if field.message_type.fields_by_name["value"].message_type is not None:
+                for key in value:
+                    yield from unknown_fields(value[key], f"{here}[{key}]")
+        elif hasattr(value, "DESCRIPTOR"):
+            yield from unknown_fields(value, here)
+        else:
+            for i, item in enumerate(value):
+                yield from unknown_fields(item, f"{here}[{i}]")
+
+
+def first_difference(a, b, path=""):
+    """Where two messages of one type differ."""
+    for field in a.DESCRIPTOR.fields:
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        here = f"{path}.{field.name}"
+        if field.message_type is not None and hasattr(x, "DESCRIPTOR"):
+            if a.HasField(field.name) != b.HasField(field.name):
+                return f"{here} is set in one only"
+            if x.SerializeToString(deterministic=True) != y.SerializeToString(deterministic=True):
+                return first_difference(x, y, here)
+        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+            if set(x) != set(y):
+                return f"{here} has other keys: {sorted(map(str, set(x) ^ set(y)))[:5]}"
+            for key in x:
+                if hasattr(x[key], "DESCRIPTOR"):
+                    if x[key].SerializeToString(deterministic=True) != y[key].SerializeToString(deterministic=True):
+                        return first_difference(x[key], y[key], f"{here}[{key}]")
+                elif x[key] != y[key]:
+                    return f"{here}[{key}]"
+        elif field.message_type is not None:
+            if len(x) != len(y):
+                return f"{here} has {len(x)} and {len(y)} items"
+            for i, (u, v) in enumerate(zip(x, y)):
+                if u.SerializeToString(deterministic=True) != v.SerializeToString(deterministic=True):
+                    return first_difference(u, v, f"{here}[{i}]")
+        elif x != y:
+            return here
+    return f"{path}: bytes only"
+
+
+def check_roundtrip(options):
+    kind = {"saved_model": saved_model_pb2.SavedModel, "graph": graph_pb2.GraphDef}[options.message]
+    a, b = (kind.FromString(pathlib.Path(path).read_bytes()) for path in (options.a, options.b))
+    # Not a == b: there a number that is no number differs from itself.
+    same = a.SerializeToString(deterministic=True) == b.SerializeToString(deterministic=True)
+    report(same, "the same message" if same else f"messages differ at {first_difference(a, b)}")
+    for path, message in ((options.a, a), (options.b, b)):
+        unknown = list(unknown_fields(message))
+        report(not unknown, f"{path}: {len(unknown)} unknown fields" + (f": {unknown[:3]}" if unknown else ""))
+
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+commands = parser.add_subparsers(required=True)
+models = commands.add_parser("models")
+models.set_defaults(run=check_models)
+models.add_argument("base")
+models.add_argument("grown")
+models.add_argument("images", nargs="+")
+models.add_argument("--added", type=int, required=True)
+models.add_argument("--oracle")
+models.add_argument("--atol", type=float, default=1e-5)
+models.add_argument("--no-old-columns", dest="old_columns", action="store_false",
+                    help="old scores may change: softmax heads share one probability among more classes")
+roundtrip = commands.add_parser("roundtrip")
+roundtrip.set_defaults(run=check_roundtrip)
+roundtrip.add_argument("a")
+roundtrip.add_argument("b")
+roundtrip.add_argument("--message", choices=["saved_model", "graph"], default="saved_model")
+
+options = parser.parse_args()
+options.run(options)
+print(f"{failures} failures")
+sys.exit(1 if failures else 0)
