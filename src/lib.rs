@@ -15,5 +15,6 @@ pub mod pb;
 pub mod progress;
 pub mod runtime;
 pub mod saved_model;
+pub mod train;
 
 pub use error::{Error, Result};
