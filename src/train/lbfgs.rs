@@ -161,7 +161,7 @@ mod tests {
     fn finds_the_bottom_of_a_bent_valley() {
         let rosenbrock = |x: &[f64]| {
             let (a, b) = (1.0 - x[0], x[1] - x[0] * x[0]);
-            Ok((a * a + 100.0 * b * b, vec![-2.0 * a - 400.0 * b * x[0], 200.0 * b]))
+            Ok((1.0 + a * a + 100.0 * b * b, vec![-2.0 * a - 400.0 * b * x[0], 200.0 * b]))
         };
         let mut steps = 0;
         let minimum = minimise(rosenbrock, vec![-1.2, 1.0], LIMITS, |number, _| steps = number).unwrap();

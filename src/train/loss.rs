@@ -70,7 +70,10 @@ impl LossGraph {
             scalar("alpha_slope", 2.0 * alpha - 1.0),
             scalar("alpha_start", 1.0 - alpha),
             scalar("minus_gamma", -gamma),
-            node("y", "OneHot", &["class", "classes", "one", "zero"]).typed().with("axis", Value::I(-1)),
+            node("y", "OneHot", &["class", "classes", "one", "zero"])
+                .typed()
+                .with("TI", Value::Type(DataType::DtInt32.into()))
+                .with("axis", Value::I(-1)),
             float("zc", "Reshape", &["z", "by_class"]),
             float("y_twice", "Mul", &["y", "minus_two"]),
             float("sign", "AddV2", &["y_twice", "one"]),
