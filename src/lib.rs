@@ -20,5 +20,6 @@ pub mod policy;
 pub mod progress;
 pub mod runtime;
 pub mod saved_model;
+pub mod train;
 
 pub use error::{Error, Result};

@@ -1,0 +1,124 @@
+//! Runs the frozen network over all views of all pictures, each once.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use super::render::{content_size, render};
+use super::shape::{Backbone, Geometry, NetworkShape, ViewFeatures, check_features};
+use super::targets::Truth;
+use super::views::{self, View};
+use crate::data::{Dataset, LabelledImage};
+use crate::error::{Error, Result};
+
+/// Views that wait rendered while the network runs: enough to even out slow pictures.
+const AHEAD: usize = 3;
+
+/// What is shown of the data.
+#[derive(Debug, Clone)]
+pub struct Showing<'a> {
+    /// The pictures.
+    pub dataset: &'a Dataset,
+    /// For each class name that matters its number; objects of other names are background.
+    pub classes: std::collections::BTreeMap<&'a str, usize>,
+    /// Classes from this number on are the new ones, which views are centred on.
+    pub first_new: usize,
+    /// Views of each picture.
+    pub views: usize,
+    /// Seed of the views.
+    pub seed: u64,
+}
+
+/// One view with what the network made of it.
+#[derive(Debug)]
+pub struct Shown {
+    /// Its number among all views.
+    pub number: usize,
+    /// How many views its picture has.
+    pub of_picture: usize,
+    /// The objects in it.
+    pub truths: Vec<Truth>,
+    /// What the network made of it.
+    pub features: ViewFeatures,
+}
+
+struct Rendered {
+    number: usize,
+    of_picture: usize,
+    truths: Vec<Truth>,
+    rgb: Vec<u8>,
+}
+
+impl Showing<'_> {
+    /// The views of a picture.
+    pub fn plan(&self, number: usize, geometry: Geometry) -> Vec<View> {
+        let new = |name: &str| self.classes.get(name).is_some_and(|&class| class >= self.first_new);
+        let Some(image) = self.dataset.images.get(number) else { return Vec::new() };
+        let centres: Vec<_> =
+            image.objects.iter().filter(|o| !o.crowd && new(&o.class)).map(|o| o.bbox).collect();
+        views::plan(number, &centres, self.views, geometry, self.seed)
+    }
+
+    /// The number of views of all pictures.
+    pub fn count(&self, geometry: Geometry) -> usize {
+        (0..self.dataset.images.len()).map(|number| self.plan(number, geometry).len()).sum()
+    }
+
+    fn truths(&self, image: &LabelledImage, view: &View, content: (f64, f64)) -> Vec<Truth> {
+        let truth = |object: &crate::data::Object| {
+            let &class = self.classes.get(object.class.as_str())?;
+            let (bbox, visible) = view.place(&object.bbox, content);
+            Some(Truth { class, bbox, visible, crowd: object.crowd })
+        };
+        image.objects.iter().filter_map(truth).collect()
+    }
+
+    /// Decodes pictures and renders their views until all are sent or nobody listens.
+    fn render_all(&self, shape: &NetworkShape, to: &SyncSender<Result<Rendered>>) {
+        let mut number = 0;
+        for (at, image) in self.dataset.images.iter().enumerate() {
+            let picture = match image.picture() {
+                Ok(picture) => picture,
+                Err(error) => {
+                    // A receiver that is gone needs no reason.
+                    let _ = to.send(Err(error));
+                    return;
+                }
+            };
+            let size = (picture.height as usize, picture.width as usize);
+            let filled = content_size(shape.geometry, shape.input, size);
+            let part = |filled: usize, whole: usize| filled as f64 / whole.max(1) as f64;
+            let content = (part(filled.0, shape.input.0), part(filled.1, shape.input.1));
+            let plan = self.plan(at, shape.geometry);
+            for view in &plan {
+                let rgb = render(&picture, view, shape.input, shape.geometry);
+                let truths = self.truths(image, view, content);
+                if to.send(Ok(Rendered { number, of_picture: plan.len(), truths, rgb })).is_err() {
+                    return;
+                }
+                number += 1;
+            }
+        }
+    }
+
+    /// Hands every view to `visit`, in the order of pictures and views. A second thread reads and renders ahead.
+    pub fn run(&self, backbone: &dyn Backbone, mut visit: impl FnMut(Shown) -> Result<()>) -> Result<()> {
+        let shape = backbone.shape();
+        let (height, width) = shape.input;
+        thread::scope(|scope| {
+            let (to, from) = sync_channel(AHEAD);
+            let render = thread::Builder::new()
+                .name("views".into())
+                .spawn_scoped(scope, move || self.render_all(shape, &to))
+                .map_err(|error| Error::Data(format!("no thread to read pictures with: {error}")))?;
+            // Taken into this block so that an error closes the channel, which ends the thread.
+            let from = from;
+            for rendered in &from {
+                let Rendered { number, of_picture, truths, rgb } = rendered?;
+                let features = backbone.run(&rgb, height, width)?;
+                check_features(shape, &features)?;
+                visit(Shown { number, of_picture, truths, features })?;
+            }
+            render.join().map_err(|_| Error::Data("the thread that reads pictures failed".into()))
+        })
+    }
+}

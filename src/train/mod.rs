@@ -1,0 +1,24 @@
+//! Training of new class columns on a frozen network.
+//!
+//! [`views`] and [`render`] show the network parts of the pictures, [`features`] runs it over them, [`targets`] say
+//! what its anchors should answer, [`cache`] keeps the features of the cells that matter. Then a strategy makes columns:
+//! [`frozen_columns`] by one convex fit ([`parameters`], [`objective`], [`lbfgs`]), [`copy_back`] by gradient descent
+//! from random weights. Neither touches an old weight.
+
+pub mod cache;
+pub mod copy_back;
+pub mod features;
+pub mod frozen_columns;
+pub mod lbfgs;
+pub mod loss;
+pub mod objective;
+pub mod parameters;
+mod random;
+pub mod render;
+mod run;
+pub mod shape;
+pub mod targets;
+pub mod views;
+
+pub use run::{Classes, Phase, Statistics, Strategy, TrainOptions, Trained, train};
+pub use shape::{Backbone, Geometry, Level, NetworkShape, ViewFeatures};
