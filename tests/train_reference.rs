@@ -139,7 +139,8 @@ fn the_fit_is_that_of_the_reference() {
         for (l, size) in sizes.iter().enumerate() {
             let wide = size.anchors * classes;
             let [x, y, v] = ["X", "Y", "V"].map(|part| rows[&format!("{part}{l}")].f32());
-            for ((x, y), v) in x.chunks_exact(size.depth).zip(y.chunks_exact(wide)).zip(v.chunks_exact(wide)) {
+            for ((x, y), v) in x.chunks_exact(size.depth).zip(y.chunks_exact(wide)).zip(v.chunks_exact(wide))
+            {
                 cache.push(l, &[x, y, v]).unwrap();
             }
         }

@@ -8,8 +8,11 @@ use tfgraft::head::columns::{LayerValues, NewColumns};
 use tfgraft::runtime::AnyTensor;
 use tfgraft::train::cache::CacheOptions;
 use tfgraft::train::copy_back::DescentOptions;
+use tfgraft::train::frozen_columns::FitOptions;
+use tfgraft::train::parameters::Penalties;
 use tfgraft::train::{
-    Backbone, Classes, Geometry, Level, NetworkShape, Phase, Strategy, TrainOptions, Trained, ViewFeatures, train,
+    Backbone, Classes, Geometry, Level, NetworkShape, Phase, Strategy, TrainOptions, Trained, ViewFeatures,
+    train,
 };
 
 const SIDE: usize = 64;
@@ -38,7 +41,12 @@ impl Colours {
                 for a in 0..level.anchors {
                     let (y, x) = ((cell / level.width) as f32 / side, (cell % level.width) as f32 / side);
                     let grow = a as f32 * 0.1 / side;
-                    boxes.push(BoxYxyx::new(y - grow, x - grow, y + 1.0 / side + grow, x + 1.0 / side + grow));
+                    boxes.push(BoxYxyx::new(
+                        y - grow,
+                        x - grow,
+                        y + 1.0 / side + grow,
+                        x + 1.0 / side + grow,
+                    ));
                 }
             }
         }
@@ -73,15 +81,22 @@ fn squares(dir: &Path) -> Dataset {
     for number in 0..6u32 {
         let side = if number % 2 == 0 { 8 } else { 16 };
         let (top, left) = (number * 5 % (64 / side) * side, number * 3 % (64 / side) * side);
-        let inside = |x: u32, y: u32| number < 5 && (left..left + side).contains(&x) && (top..top + side).contains(&y);
-        let rgb = (0..64).flat_map(|y| (0..64).flat_map(move |x| if inside(x, y) { [250, 20, 20] } else { [20, 20, 90] }));
+        let inside =
+            |x: u32, y: u32| number < 5 && (left..left + side).contains(&x) && (top..top + side).contains(&y);
+        let rgb = (0..64)
+            .flat_map(|y| (0..64).flat_map(move |x| if inside(x, y) { [250, 20, 20] } else { [20, 20, 90] }));
         let path = dir.join(format!("{number}.png"));
         Picture { width: 64, height: 64, rgb: rgb.collect() }.save(&path).unwrap();
         let part = |v: u32| v as f32 / 64.0;
         let bbox = BoxYxyx::new(part(top), part(left), part(top + side), part(left + side));
         let square = Object { class: "square".into(), bbox, crowd: false, difficult: false, area: 64.0 };
         let objects = if number < 5 { vec![square] } else { Vec::new() };
-        dataset.images.push(LabelledImage { source: ImageSource::File(path), width: 64, height: 64, objects });
+        dataset.images.push(LabelledImage {
+            source: ImageSource::File(path),
+            width: 64,
+            height: 64,
+            objects,
+        });
     }
     dataset
 }
@@ -98,8 +113,9 @@ fn old() -> Vec<LayerValues> {
 fn run(dataset: &Dataset, options: &TrainOptions, geometry: Geometry) -> Result<Trained> {
     let classes = Classes { new: vec!["square".into()], ..Classes::default() };
     let mut last = None;
-    let trained =
-        train(&Colours::new(geometry), dataset, &classes, &old(), true, options, &mut |phase| last = Some(phase))?;
+    let trained = train(&Colours::new(geometry), dataset, &classes, &old(), true, options, &mut |phase| {
+        last = Some(phase)
+    })?;
     assert!(matches!(last, Some(Phase::Fit { .. })));
     Ok(trained)
 }
@@ -107,7 +123,9 @@ fn run(dataset: &Dataset, options: &TrainOptions, geometry: Geometry) -> Result<
 /// The logits of anchor 0 of a map for red and for blue.
 fn red_and_blue(columns: &NewColumns) -> (f32, f32) {
     let anchors = columns.biases.len();
-    let logit = |rgb: [f32; 3]| columns.biases[0] + (0..DEPTH).map(|f| rgb[f] * columns.kernel[f * anchors]).sum::<f32>();
+    let logit = |rgb: [f32; 3]| {
+        columns.biases[0] + (0..DEPTH).map(|f| rgb[f] * columns.kernel[f * anchors]).sum::<f32>()
+    };
     (logit([0.98, 0.08, 0.08]), logit([0.08, 0.08, 0.35]))
 }
 
@@ -127,7 +145,10 @@ fn frozen_columns_tell_red_from_blue_the_same_every_time() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = squares(dir.path());
     for geometry in [Geometry::Squash, Geometry::KeepAspect] {
-        let options = TrainOptions::default();
+        // Six pictures of three features are far less than the usual priors expect.
+        let penalties = Penalties { columns: 0.5, ..Penalties::default() };
+        let strategy = Strategy::FrozenColumns(FitOptions { penalties, ..FitOptions::default() });
+        let options = TrainOptions { strategy, ..TrainOptions::default() };
         let trained = run(&dataset, &options, geometry).unwrap();
         for columns in &trained.columns {
             let (red, blue) = red_and_blue(columns);
@@ -139,7 +160,8 @@ fn frozen_columns_tell_red_from_blue_the_same_every_time() {
         assert!(fit.windows(2).all(|pair| pair[1] <= pair[0]));
         assert!(shape.matched[0][0] > 0 && shape.positives[0][0] > 0.0 && shape.rows[0] > 0);
         assert!(shape.memory_bytes > 0 && shape.disk_bytes == 0);
-        let spilled = TrainOptions { cache: CacheOptions { dir: Some(dir.path().into()), limit: 0 }, ..options };
+        let spilled =
+            TrainOptions { cache: CacheOptions { dir: Some(dir.path().into()), limit: 0 }, ..options };
         let spilled = run(&dataset, &spilled, geometry).unwrap();
         assert!(spilled.statistics.memory_bytes == 0 && spilled.statistics.disk_bytes > 0);
         assert_eq!(spilled.columns, trained.columns);
@@ -181,5 +203,8 @@ fn what_cannot_be_trained_is_said() {
     assert!(error.contains("\"square\""), "{error}");
     let bad = vec![LayerValues { kernel: vec![], biases: vec![] }];
     let classes = Classes { new: vec!["square".into()], ..Classes::default() };
-    assert!(train(&Colours::new(Geometry::Squash), &dataset, &classes, &bad, true, &options, &mut |_| {}).is_err());
+    assert!(
+        train(&Colours::new(Geometry::Squash), &dataset, &classes, &bad, true, &options, &mut |_| {})
+            .is_err()
+    );
 }

@@ -80,7 +80,10 @@ impl FeatureCache {
             return Err(Error::Data(format!("there is no layer {layer} to keep features of")));
         };
         if !parts.iter().map(|part| part.len()).eq(rows.widths.iter().copied()) {
-            return Err(Error::Data(format!("a row of layer {layer} does not have parts of {:?} numbers", rows.widths)));
+            return Err(Error::Data(format!(
+                "a row of layer {layer} does not have parts of {:?} numbers",
+                rows.widths
+            )));
         }
         for (open, part) in rows.open.iter_mut().zip(parts) {
             open.extend_from_slice(part);
@@ -122,7 +125,8 @@ impl FeatureCache {
         let bytes = (count * rows.row_bytes()) as u64;
         let place = if self.in_memory + bytes <= self.options.limit {
             self.in_memory += bytes;
-            let tensors = parts.iter().zip(&rows.widths).map(|(part, &width)| AnyTensor::new(&[count, width], part));
+            let tensors =
+                parts.iter().zip(&rows.widths).map(|(part, &width)| AnyTensor::new(&[count, width], part));
             Place::Memory(tensors.collect::<Result<_>>()?)
         } else {
             let at = self.spilled;

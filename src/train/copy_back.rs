@@ -238,7 +238,14 @@ pub fn descend(
 }
 
 /// TensorFlow's momentum: speed ← momentum · speed + slope, value ← value − rate · speed.
-fn advance(values: &mut [f32], speeds: &mut [f64], slopes: &[f64], normaliser: f64, rate: f64, momentum: f64) {
+fn advance(
+    values: &mut [f32],
+    speeds: &mut [f64],
+    slopes: &[f64],
+    normaliser: f64,
+    rate: f64,
+    momentum: f64,
+) {
     for ((value, speed), slope) in values.iter_mut().zip(speeds).zip(slopes) {
         *speed = momentum * *speed + slope / normaliser;
         *value = (f64::from(*value) - rate * *speed) as f32;
@@ -248,7 +255,8 @@ fn advance(values: &mut [f32], speeds: &mut [f64], slopes: &[f64], normaliser: f
 impl Layer {
     fn random(size: LayerSize, total: usize, seed: u64) -> Result<Self> {
         // No old columns: all of them are new, and random as the API makes them.
-        let nothing = LayerValues { kernel: vec![0.0; size.depth * size.anchors], biases: vec![0.0; size.anchors] };
+        let nothing =
+            LayerValues { kernel: vec![0.0; size.depth * size.anchors], biases: vec![0.0; size.anchors] };
         let growth = Growth { classes: 1, added: total };
         let axis = ClassAxis::last(1, size.anchors, false);
         let drawn = initial(&nothing, &axis, growth, &vec![Init::Random; total], seed)?;
@@ -311,7 +319,8 @@ mod tests {
         let mut cache = FeatureCache::new(vec![row_widths(SIZE)], CacheOptions::default());
         for _ in 0..12 {
             for row in 0..10 {
-                let x: Vec<f32> = (0..3).map(|f| random.uniform(0.0, 1.0) as f32 + f32::from(f == row % 3) * 3.0).collect();
+                let x: Vec<f32> =
+                    (0..3).map(|f| random.uniform(0.0, 1.0) as f32 + f32::from(f == row % 3) * 3.0).collect();
                 let class = [2.0, 1.0, -1.0][row % 3];
                 cache.push(0, &[&x, &[class, -1.0], &[1.0]]).unwrap();
             }
@@ -338,7 +347,9 @@ mod tests {
                 for (x, class) in parts[0].f32()?.chunks(3).zip(parts[1].f32()?.chunks(2)) {
                     for column in 0..2 * total {
                         let z = f64::from(layer.biases[column])
-                            + (0..3).map(|f| f64::from(x[f]) * f64::from(layer.kernel[f * 2 * total + column])).sum::<f64>();
+                            + (0..3)
+                                .map(|f| f64::from(x[f]) * f64::from(layer.kernel[f * 2 * total + column]))
+                                .sum::<f64>();
                         let p = 1.0 / (1.0 + (-z).exp());
                         let positive = class[column / total] == (column % total) as f32;
                         let (pt, at) = if positive { (p, alpha) } else { (1.0 - p, 1.0 - alpha) };
@@ -363,7 +374,11 @@ mod tests {
             };
             let ((up, high), (down, low)) = (step(1e-2), step(-1e-2));
             let difference = (up - down) / f64::from(high - low);
-            assert!((slope.0[at] - difference).abs() < 1e-2 * difference.abs().max(1.0), "{at}: {} {difference}", slope.0[at]);
+            assert!(
+                (slope.0[at] - difference).abs() < 1e-2 * difference.abs().max(1.0),
+                "{at}: {} {difference}",
+                slope.0[at]
+            );
         }
     }
 

@@ -46,7 +46,9 @@ pub fn minimise(
     let mut point = start;
     let (mut value, mut slope) = function(&point)?;
     if !value.is_finite() || slope.iter().any(|g| !g.is_finite()) {
-        return Err(Error::Data("the loss is not finite before the first step: features or weights are not".into()));
+        return Err(Error::Data(
+            "the loss is not finite before the first step: features or weights are not".into(),
+        ));
     }
     let mut memory = Memory::default();
     let mut minimum = Minimum { point: Vec::new(), values: vec![value], evaluations: 1 };
@@ -177,7 +179,13 @@ mod tests {
         assert_eq!(flat.point, [0.0; 3]);
         assert!(minimise(|_| Ok((f64::NAN, vec![0.0])), vec![0.0], LIMITS, |_, _| {}).is_err());
         // A wall of infinities: only short steps are taken.
-        let wall = |x: &[f64]| Ok(if x[0] < -0.5 { (f64::INFINITY, vec![0.0]) } else { (x[0] + x[0] * x[0], vec![1.0 + 2.0 * x[0]]) });
+        let wall = |x: &[f64]| {
+            Ok(if x[0] < -0.5 {
+                (f64::INFINITY, vec![0.0])
+            } else {
+                (x[0] + x[0] * x[0], vec![1.0 + 2.0 * x[0]])
+            })
+        };
         let minimum = minimise(wall, vec![3.0], LIMITS, |_, _| {}).unwrap();
         assert!((minimum.point[0] + 0.5).abs() < 1e-3, "{:?}", minimum.point);
     }

@@ -116,9 +116,8 @@ pub fn moments(cache: &FeatureCache, sizes: &[LayerSize]) -> Result<Vec<Moments>
         }
         let weights: f64 = if weights > 0.0 { weights } else { 1.0 };
         let mean: Vec<f64> = sums.iter().map(|sum| sum / weights).collect();
-        let deviation = |(square, mean): (&f64, &f64)| {
-            (square / weights - mean * mean).max(0.0).sqrt() + DEVIATION_FLOOR
-        };
+        let deviation =
+            |(square, mean): (&f64, &f64)| (square / weights - mean * mean).max(0.0).sqrt() + DEVIATION_FLOOR;
         let deviation = squares.iter().zip(&mean).map(deviation).collect();
         out.push(Moments { mean, deviation });
     }
@@ -143,7 +142,8 @@ mod tests {
         let mut plain = vec![Vec::new(); 2];
         for number in 0..40 {
             for (layer, size) in SIZES.iter().enumerate() {
-                let mut draw = |count: usize, low| (0..count).map(|_| random.uniform(low, 1.0) as f32).collect();
+                let mut draw =
+                    |count: usize, low| (0..count).map(|_| random.uniform(low, 1.0) as f32).collect();
                 let wide = size.anchors * CLASSES;
                 let row: [Vec<f32>; 3] = [draw(size.depth, -1.0), draw(wide, -1.0), draw(wide, 0.0)];
                 let row = [row[0].clone(), row[1].iter().map(|y| y.max(0.0)).collect(), row[2].clone()];
@@ -166,7 +166,10 @@ mod tests {
         for [x, y, v] in rows {
             for c in 0..wide {
                 let z: f64 = columns.biases[c]
-                    + x.iter().enumerate().map(|(f, x)| f64::from(*x) * columns.kernel[f * wide + c]).sum::<f64>();
+                    + x.iter()
+                        .enumerate()
+                        .map(|(f, x)| f64::from(*x) * columns.kernel[f * wide + c])
+                        .sum::<f64>();
                 let (y, v) = (f64::from(y[c]), f64::from(v[c]));
                 let factor = v * (1.0 + (q - 1.0) * y);
                 value += factor * (z.exp().ln_1p() - y * z);
@@ -194,12 +197,15 @@ mod tests {
             biases: draw(size.anchors * 4).iter().map(|v| *v as f32).collect(),
         });
         let moments = moments(&cache, &SIZES).unwrap();
-        let parameters = Parameters::new(&SIZES, &old, true, moments, CLASSES, &Penalties::default()).unwrap();
+        let parameters =
+            Parameters::new(&SIZES, &old, true, moments, CLASSES, &Penalties::default()).unwrap();
         let objective = Objective::new(&cache, &parameters, &SIZES, CLASSES, 2.0, None).unwrap();
         let t = draw(parameters.len());
         let by_hand = |t: &[f64]| {
-            let terms: Vec<_> = parameters.columns(t).iter().zip(&plain).map(|(c, rows)| closed(rows, c, 2.0)).collect();
-            let value = terms.iter().map(|term| term.0).sum::<f64>() + t.iter().map(|t| 0.5 * t * t).sum::<f64>();
+            let terms: Vec<_> =
+                parameters.columns(t).iter().zip(&plain).map(|(c, rows)| closed(rows, c, 2.0)).collect();
+            let value =
+                terms.iter().map(|term| term.0).sum::<f64>() + t.iter().map(|t| 0.5 * t * t).sum::<f64>();
             let slopes: Vec<Columns> = terms.into_iter().map(|term| term.1).collect();
             let mut slope = parameters.pull_back(&slopes);
             slope.iter_mut().zip(t).for_each(|(s, t)| *s += t);
@@ -215,8 +221,17 @@ mod tests {
                 by_hand(&t).0
             };
             let difference = (step(1e-4) - step(-1e-4)) / 2e-4;
-            assert!((slope[at] - closed[at]).abs() < 1e-3 * closed[at].abs().max(1.0), "{at}: {} {}", slope[at], closed[at]);
-            assert!((difference - closed[at]).abs() < 1e-5 * closed[at].abs().max(1.0), "{at}: {difference} {}", closed[at]);
+            assert!(
+                (slope[at] - closed[at]).abs() < 1e-3 * closed[at].abs().max(1.0),
+                "{at}: {} {}",
+                slope[at],
+                closed[at]
+            );
+            assert!(
+                (difference - closed[at]).abs() < 1e-5 * closed[at].abs().max(1.0),
+                "{at}: {difference} {}",
+                closed[at]
+            );
         }
     }
 }

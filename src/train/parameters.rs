@@ -97,15 +97,23 @@ impl Parameters {
         penalties: &Penalties,
     ) -> Result<Self> {
         if old.len() != sizes.len() || moments.len() != sizes.len() {
-            return Err(Error::Data(format!("{} class layers for {} of the network", old.len(), sizes.len())));
+            return Err(Error::Data(format!(
+                "{} class layers for {} of the network",
+                old.len(),
+                sizes.len()
+            )));
         }
         let columns = old_columns(sizes, old)?;
         let mut layers = Vec::new();
         let used: Vec<usize> = (usize::from(background)..columns)
-            .filter(|&column| old.iter().all(|l| l.biases.iter().skip(column).step_by(columns).any(|&b| b > SILENT)))
+            .filter(|&column| {
+                old.iter().all(|l| l.biases.iter().skip(column).step_by(columns).any(|&b| b > SILENT))
+            })
             .collect();
         if used.is_empty() {
-            return Err(Error::Data("the model has no class whose columns new ones could be built from".into()));
+            return Err(Error::Data(
+                "the model has no class whose columns new ones could be built from".into(),
+            ));
         }
         for ((&size, old), moments) in sizes.iter().zip(old).zip(moments) {
             if moments.mean.len() != size.depth || moments.deviation.len() != size.depth {
@@ -197,7 +205,11 @@ impl Parameters {
             for a in 0..anchors {
                 for c in 0..n {
                     let s = slope.biases[a * n + c];
-                    add(&mut likeness[c * self.old..][..self.old], s, &layer.old_biases[a * self.old..][..self.old]);
+                    add(
+                        &mut likeness[c * self.old..][..self.old],
+                        s,
+                        &layer.old_biases[a * self.old..][..self.old],
+                    );
                     b0[c] += s * self.biases;
                 }
             }
@@ -231,7 +243,8 @@ impl Parameters {
 
 /// The number of old columns of each anchor, the same in all layers.
 pub(super) fn old_columns(sizes: &[LayerSize], old: &[LayerValues]) -> Result<usize> {
-    let first = sizes.first().zip(old.first()).map_or(0, |(size, old)| old.biases.len() / size.anchors.max(1));
+    let first =
+        sizes.first().zip(old.first()).map_or(0, |(size, old)| old.biases.len() / size.anchors.max(1));
     for (number, (size, old)) in sizes.iter().zip(old).enumerate() {
         let wide = size.anchors * first;
         if wide == 0 || old.biases.len() != wide || old.kernel.len() != size.depth * wide {
@@ -282,7 +295,8 @@ mod tests {
             }
             LayerValues { kernel: values(size.depth * size.anchors * 6), biases }
         });
-        let moments = SIZES.map(|size| Moments { mean: vec![0.3; size.depth], deviation: vec![0.7; size.depth] });
+        let moments =
+            SIZES.map(|size| Moments { mean: vec![0.3; size.depth], deviation: vec![0.7; size.depth] });
         Parameters::new(&SIZES, &layers, true, moments.to_vec(), 2, &Penalties::default()).unwrap()
     }
 
@@ -310,7 +324,11 @@ mod tests {
             })
             .collect();
         let along = |columns: &[Columns]| -> f64 {
-            columns.iter().zip(&slopes).map(|(a, b)| dot(&a.kernel, &b.kernel) + dot(&a.biases, &b.biases)).sum()
+            columns
+                .iter()
+                .zip(&slopes)
+                .map(|(a, b)| dot(&a.kernel, &b.kernel) + dot(&a.biases, &b.biases))
+                .sum()
         };
         let forward = along(&parameters.columns(&t)) - along(&parameters.columns(&zero));
         let back = dot(&parameters.pull_back(&slopes), &t);

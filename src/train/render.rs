@@ -117,7 +117,8 @@ mod tests {
     use super::*;
 
     fn ramp(width: u32, height: u32) -> Picture {
-        let rgb = (0..height).flat_map(|y| (0..width).flat_map(move |x| [x as u8 * 10, y as u8 * 10, 7])).collect();
+        let rgb =
+            (0..height).flat_map(|y| (0..width).flat_map(move |x| [x as u8 * 10, y as u8 * 10, 7])).collect();
         Picture { width, height, rgb }
     }
 

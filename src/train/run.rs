@@ -142,7 +142,8 @@ pub fn train(
     let first_new = if copy_back { columns } else { 0 };
     let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
     if copy_back {
-        numbers.extend(classes.old.iter().filter(|(_, c)| **c < columns).map(|(name, c)| (name.as_str(), *c)));
+        numbers
+            .extend(classes.old.iter().filter(|(_, c)| **c < columns).map(|(name, c)| (name.as_str(), *c)));
     }
     numbers.extend(classes.new.iter().enumerate().map(|(n, name)| (name.as_str(), first_new + n)));
     let views = options.views.unwrap_or_else(|| automatic_count(dataset.images.len()));
@@ -195,7 +196,12 @@ pub fn train(
                 progress(Phase::Fit { done, total: descent.steps, loss });
             })?;
             statistics.fit_seconds = result.seconds;
-            Trained { columns: result.columns, iterations: result.losses.len(), losses: result.losses, statistics }
+            Trained {
+                columns: result.columns,
+                iterations: result.losses.len(),
+                losses: result.losses,
+                statistics,
+            }
         }
     };
     Ok(trained)
@@ -209,9 +215,12 @@ fn count_boxes(dataset: &Dataset, classes: &Classes) -> Result<Vec<usize>> {
     let mut boxes = Vec::with_capacity(classes.new.len());
     for (number, name) in classes.new.iter().enumerate() {
         if classes.new[..number].contains(name) || classes.old.contains_key(name) {
-            return Err(Error::Usage(format!("the class {name:?} is named twice or is in the model already")));
+            return Err(Error::Usage(format!(
+                "the class {name:?} is named twice or is in the model already"
+            )));
         }
-        let examples = |image: &crate::data::LabelledImage| image.objects.iter().any(|o| o.class == *name && !o.crowd);
+        let examples =
+            |image: &crate::data::LabelledImage| image.objects.iter().any(|o| o.class == *name && !o.crowd);
         if !dataset.images.iter().any(examples) {
             let has: Vec<&str> = dataset.categories.iter().map(String::as_str).collect();
             return Err(Error::Data(format!(
@@ -234,7 +243,8 @@ fn keep_soft(cache: &mut FeatureCache, shape: &NetworkShape, shown: &Shown, clas
         for kept in targets.select(level, shown.number) {
             let first = level.first_anchor * classes + kept.cell * wide;
             weights.clear();
-            weights.extend(targets.weight[first..first + wide].iter().map(|w| w * kept.stands_for / of_picture));
+            weights
+                .extend(targets.weight[first..first + wide].iter().map(|w| w * kept.stands_for / of_picture));
             let features = &x[kept.cell * level.depth..(kept.cell + 1) * level.depth];
             cache.push(level.layer, &[features, &targets.target[first..first + wide], &weights])?;
         }

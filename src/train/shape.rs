@@ -64,7 +64,8 @@ impl NetworkShape {
     ///
     /// Errors: [`Error::Data`] when maps, layers and anchors do not fit each other.
     pub fn layers(&self) -> Result<Vec<LayerSize>> {
-        let wrong = |reason: String| Err(Error::Data(format!("the network's shape is not consistent: {reason}")));
+        let wrong =
+            |reason: String| Err(Error::Data(format!("the network's shape is not consistent: {reason}")));
         if self.input.0 == 0 || self.input.1 == 0 {
             return wrong(format!("an input of {} x {} pixels", self.input.0, self.input.1));
         }
@@ -72,11 +73,18 @@ impl NetworkShape {
         let mut layers: Vec<Option<LayerSize>> = Vec::new();
         for (number, level) in self.levels.iter().enumerate() {
             if level.first_anchor != next {
-                return wrong(format!("map {number} starts at anchor {}, expected {next}", level.first_anchor));
+                return wrong(format!(
+                    "map {number} starts at anchor {}, expected {next}",
+                    level.first_anchor
+                ));
             }
             next += level.cells() * level.anchors;
             if level.layer >= self.levels.len() {
-                return wrong(format!("map {number} uses layer {} of at most {}", level.layer, self.levels.len()));
+                return wrong(format!(
+                    "map {number} uses layer {} of at most {}",
+                    level.layer,
+                    self.levels.len()
+                ));
             }
             if layers.len() <= level.layer {
                 layers.resize(level.layer + 1, None);
@@ -84,7 +92,10 @@ impl NetworkShape {
             let size = LayerSize { depth: level.depth, anchors: level.anchors };
             let known = layers[level.layer].get_or_insert(size);
             if *known != size || size.depth == 0 || size.anchors == 0 {
-                return wrong(format!("map {number} needs a layer like {size:?}, layer {} is {known:?}", level.layer));
+                return wrong(format!(
+                    "map {number} needs a layer like {size:?}, layer {} is {known:?}",
+                    level.layer
+                ));
             }
         }
         if next != self.anchors.len() {
@@ -117,7 +128,8 @@ pub trait Backbone {
 
 /// Errors when features are not of the network's shape.
 pub(super) fn check_features(shape: &NetworkShape, features: &ViewFeatures) -> Result<()> {
-    let wrong = |reason: String| Err(Error::Data(format!("the network gave features of another shape: {reason}")));
+    let wrong =
+        |reason: String| Err(Error::Data(format!("the network gave features of another shape: {reason}")));
     if features.boxes.len() != shape.anchors.len() {
         return wrong(format!("{} boxes for {} anchors", features.boxes.len(), shape.anchors.len()));
     }
@@ -143,7 +155,14 @@ mod tests {
 
     #[test]
     fn layers_of_consistent_maps_only() {
-        let level = |layer, depth, first_anchor| Level { height: 2, width: 3, anchors: 2, depth, layer, first_anchor };
+        let level = |layer, depth, first_anchor| Level {
+            height: 2,
+            width: 3,
+            anchors: 2,
+            depth,
+            layer,
+            first_anchor,
+        };
         let size = LayerSize { depth: 4, anchors: 2 };
         assert_eq!(shape(vec![level(0, 4, 0), level(0, 4, 12)], 24).layers().unwrap(), [size]);
         assert_eq!(shape(vec![level(1, 4, 0), level(0, 4, 12)], 24).layers().unwrap(), [size; 2]);
