@@ -1,11 +1,84 @@
 //! The command line: one file per subcommand, arguments and output only.
 
+use std::io;
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+use crate::export::Staging;
+use crate::progress;
 
 pub mod detect;
 pub mod evaluate;
+pub mod grow;
+pub mod inspect;
+mod output;
 
-/// Runs the command line.
+/// Grafts new classes onto a trained TensorFlow detection model and exports it again
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Say more on standard error
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Inspect(inspect::Args),
+    Grow(grow::Args),
+    Detect(detect::Args),
+    Evaluate(evaluate::Args),
+}
+
+/// Runs the command line. Exit code 0: done; 1: the check said no; 2: it could not run.
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    progress::set_quiet(cli.quiet);
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => tracing::Level::ERROR,
+        (_, true) => tracing::Level::DEBUG,
+        _ => tracing::Level::INFO,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(
+            io::IsTerminal::is_terminal(&io::stderr())
+                && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        )
+        .with_target(false)
+        .without_time()
+        .init();
+    // Ctrl-C leaves no half output. Without a handler the default ends the process all the same.
+    let _ = ctrlc::set_handler(|| {
+        Staging::remove_all();
+        std::process::exit(2);
+    });
+    let result = match cli.command {
+        Command::Inspect(args) => inspect::run(args),
+        Command::Grow(args) => grow::run(args),
+        Command::Detect(args) => detect::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output went away (`tfgraft inspect | head`).
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&format!("error: {error:#}"));
+            let code = error.chain().find_map(|e| e.downcast_ref::<Error>()).map_or(2, Error::exit_code);
+            ExitCode::from(u8::try_from(code).unwrap_or(2))
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

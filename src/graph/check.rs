@@ -16,7 +16,10 @@ pub fn check(meta: &pb::MetaGraphDef) -> Result<()> {
         for (alias, info) in signature.inputs.iter().chain(&signature.outputs) {
             if let Some(name) = tensor_name(info) {
                 if main_tensor(&view, name).is_none() {
-                    return Err(bad("", format!("signature {key} names tensor {name} for {alias}, which is missing")));
+                    return Err(bad(
+                        "",
+                        format!("signature {key} names tensor {name} for {alias}, which is missing"),
+                    ));
                 }
             }
         }
@@ -61,7 +64,10 @@ fn arities(view: &GraphView<'_>) -> Result<()> {
     for (s, scope) in view.scopes.iter().enumerate() {
         for (n, node) in scope.nodes.iter().enumerate() {
             let Some(callee) = view.callee(s, n) else { continue };
-            let expected = view.scopes[callee].function.and_then(|f| f.signature.as_ref()).map_or(0, |f| f.input_arg.len());
+            let expected = view.scopes[callee]
+                .function
+                .and_then(|f| f.signature.as_ref())
+                .map_or(0, |f| f.input_arg.len());
             let got = scope.inputs[n].len();
             if got != expected {
                 return Err(bad(
@@ -81,7 +87,11 @@ fn acyclic(view: &GraphView<'_>) -> Result<()> {
         .scopes
         .iter()
         .map(|scope| {
-            scope.nodes.iter().flat_map(|n| ops::called(n).filter_map(|(_, f)| view.function(f)).collect::<Vec<_>>()).collect()
+            scope
+                .nodes
+                .iter()
+                .flat_map(|n| ops::called(n).filter_map(|(_, f)| view.function(f)).collect::<Vec<_>>())
+                .collect()
         })
         .collect();
     let mut waiting = vec![0usize; count];
@@ -98,7 +108,9 @@ fn acyclic(view: &GraphView<'_>) -> Result<()> {
         }
     }
     match (0..count).find(|&s| waiting[s] > 0) {
-        Some(scope) if done < count => Err(bad(view.scopes[scope].name, "functions call each other in a circle".into())),
+        Some(scope) if done < count => {
+            Err(bad(view.scopes[scope].name, "functions call each other in a circle".into()))
+        }
         _ => Ok(()),
     }
 }
@@ -141,8 +153,17 @@ mod tests {
             ("nowhere", meta(vec![node("a", "Identity", &["nowhere"])], vec![])),
             ("called a", meta(vec![node("a", "NoOp", &[]), node("a", "NoOp", &[])], vec![])),
             ("function missing", meta(vec![call("a", "missing")], vec![])),
-            ("in a circle", meta(vec![], vec![function("f", vec![call("a", "g")]), function("g", vec![call("b", "f")])])),
-            ("passes 1 inputs", meta(vec![node("x", "Const", &[]), pb::NodeDef { input: vec!["x".into()], ..call("a", "f") }], vec![function("f", vec![])])),
+            (
+                "in a circle",
+                meta(vec![], vec![function("f", vec![call("a", "g")]), function("g", vec![call("b", "f")])]),
+            ),
+            (
+                "passes 1 inputs",
+                meta(
+                    vec![node("x", "Const", &[]), pb::NodeDef { input: vec!["x".into()], ..call("a", "f") }],
+                    vec![function("f", vec![])],
+                ),
+            ),
         ];
         for (expected, meta) in cases {
             let error = check(&meta).unwrap_err().to_string();

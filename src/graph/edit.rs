@@ -37,7 +37,13 @@ impl Editor {
             names: Vec::new(),
             old_counts: Vec::new(),
         };
-        let scopes = 1 + editor.meta.graph_def.iter().flat_map(|g| &g.library).map(|l| l.function.len()).sum::<usize>();
+        let scopes = 1 + editor
+            .meta
+            .graph_def
+            .iter()
+            .flat_map(|g| &g.library)
+            .map(|l| l.function.len())
+            .sum::<usize>();
         for scope in 0..scopes {
             let nodes = editor.nodes(scope);
             let (names, count) = (nodes.iter().map(|n| n.name.clone()).collect(), nodes.len());
@@ -79,7 +85,10 @@ impl Editor {
     /// Adds a node; its name must be new in its scope.
     pub fn add(&mut self, scope: usize, node: pb::NodeDef) -> Result<()> {
         if !self.names[scope].insert(node.name.clone()) {
-            return Err(Error::BadGraph { scope: format!("scope {scope}"), reason: format!("name {} is taken", node.name) });
+            return Err(Error::BadGraph {
+                scope: format!("scope {scope}"),
+                reason: format!("name {} is taken", node.name),
+            });
         }
         self.nodes(scope).push(node);
         Ok(())
@@ -90,7 +99,10 @@ impl Editor {
         if !self.names[scope].contains(wanted) {
             return wanted.to_owned();
         }
-        (1..).map(|i| format!("{wanted}_{i}")).find(|name| !self.names[scope].contains(name)).unwrap_or_default()
+        (1..)
+            .map(|i| format!("{wanted}_{i}"))
+            .find(|name| !self.names[scope].contains(name))
+            .unwrap_or_default()
     }
 
     /// How a new node's first output is written in an input of its scope.

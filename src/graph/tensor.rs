@@ -79,11 +79,13 @@ pub fn shape(tensor: &pb::TensorProto) -> Option<Vec<usize>> {
 pub fn ints(tensor: &pb::TensorProto) -> Option<Vec<i64>> {
     let count = shape(tensor)?.iter().product();
     match tensor.dtype() {
-        pb::DataType::DtInt32 => {
-            elements(count, &tensor.tensor_content, &tensor.int_val, |b| i64::from(i32::from_le_bytes(b)), |&v| {
-                i64::from(v)
-            })
-        }
+        pb::DataType::DtInt32 => elements(
+            count,
+            &tensor.tensor_content,
+            &tensor.int_val,
+            |b| i64::from(i32::from_le_bytes(b)),
+            |&v| i64::from(v),
+        ),
         pb::DataType::DtInt64 => {
             elements(count, &tensor.tensor_content, &tensor.int64_val, i64::from_le_bytes, |&v| v)
         }

@@ -83,7 +83,10 @@ impl<'a> GraphView<'a> {
                     let Some(&callee) = functions.get(name) else {
                         return Err(bad(
                             scope.name,
-                            format!("node {} names function {name} in attribute {attr}, which is missing", node.name),
+                            format!(
+                                "node {} names function {name} in attribute {attr}, which is missing",
+                                node.name
+                            ),
                         ));
                     };
                     callers[callee].push((s, n));
@@ -149,17 +152,24 @@ impl<'a> GraphView<'a> {
                     if self.callee(caller, node) != Some(scope) {
                         return (scope, source);
                     }
-                    let Some(&outer) = self.scopes[caller].inputs[node].get(arg) else { return (scope, source) };
+                    let Some(&outer) = self.scopes[caller].inputs[node].get(arg) else {
+                        return (scope, source);
+                    };
                     (scope, source) = (caller, outer);
                 }
                 Source::Node { node, out } => {
                     let here = &self.scopes[scope];
                     if let Some(callee) = self.callee(scope, node) {
-                        let Some(&inner) = self.scopes[callee].results.get(out) else { return (scope, source) };
+                        let Some(&inner) = self.scopes[callee].results.get(out) else {
+                            return (scope, source);
+                        };
                         (scope, source) = (callee, inner);
                         continue;
                     }
-                    let passes = matches!(here.nodes[node].op.as_str(), "Identity" | "Snapshot" | "StopGradient" | "Enter");
+                    let passes = matches!(
+                        here.nodes[node].op.as_str(),
+                        "Identity" | "Snapshot" | "StopGradient" | "Enter"
+                    );
                     match here.inputs[node].first() {
                         Some(&input) if passes => source = input,
                         _ => return (scope, source),
@@ -210,7 +220,9 @@ impl<'a> Scope<'a> {
                     Some(name) if arguments.contains_key(name) => {}
                     Some(name) => control.push(scope.lookup(node, input, name)?),
                     None => {
-                        data.push(scope.tensor(&arguments, input).ok_or_else(|| scope.unresolved(node, input))?);
+                        data.push(
+                            scope.tensor(&arguments, input).ok_or_else(|| scope.unresolved(node, input))?,
+                        );
                     }
                 }
             }

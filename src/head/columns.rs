@@ -33,7 +33,9 @@ impl FromStr for Init {
             "silent" => Ok(Self::Silent),
             "random" => Ok(Self::Random),
             _ => text.strip_prefix("like:").and_then(|id| id.parse().ok()).map(Self::Like).ok_or_else(|| {
-                Error::Usage(format!("unknown start {text:?} of a new class; expected silent, random or like:ID"))
+                Error::Usage(format!(
+                    "unknown start {text:?} of a new class; expected silent, random or like:ID"
+                ))
             }),
         }
     }
@@ -64,7 +66,11 @@ pub fn widen(old: &[f32], new: &[f32], outer: usize, columns: usize, added: usiz
     if old_row == 0 || !old.len().is_multiple_of(old_row) || new.len() != old.len() / old_row * new_row {
         return Err(Error::Damaged {
             what: "a class layer".into(),
-            reason: format!("{} values do not hold {outer} groups of {columns} columns, or {} new values do not fit", old.len(), new.len()),
+            reason: format!(
+                "{} values do not hold {outer} groups of {columns} columns, or {} new values do not fit",
+                old.len(),
+                new.len()
+            ),
         });
     }
     let mut wide = Vec::with_capacity(old.len() + new.len());
@@ -93,7 +99,13 @@ pub fn new_columns(wide: &[f32], columns: usize, added: usize) -> Vec<f32> {
 /// Starting columns of a layer. `axis` is that of its biases; label ids start at 1, after the background.
 ///
 /// Errors: [`Error::Usage`] for a class to copy that the model lacks.
-pub fn initial(old: &LayerValues, axis: &ClassAxis, growth: Growth, inits: &[Init], seed: u64) -> Result<NewColumns> {
+pub fn initial(
+    old: &LayerValues,
+    axis: &ClassAxis,
+    growth: Growth,
+    inits: &[Init],
+    seed: u64,
+) -> Result<NewColumns> {
     let (columns, outer) = (axis.columns(growth), axis.outer.unwrap_or(1));
     let rows = old.kernel.len() / (outer * columns).max(1);
     let added = inits.len();
@@ -103,7 +115,10 @@ pub fn initial(old: &LayerValues, axis: &ClassAxis, growth: Growth, inits: &[Ini
     for (new, init) in inits.iter().enumerate() {
         let source = match *init {
             Init::Like(id) if id == 0 || id > growth.classes => {
-                return Err(Error::Usage(format!("like:{id} names no class; ids go from 1 to {}", growth.classes)));
+                return Err(Error::Usage(format!(
+                    "like:{id} names no class; ids go from 1 to {}",
+                    growth.classes
+                )));
             }
             Init::Like(id) => Some(id - 1 + usize::from(axis.background)),
             _ => None,
@@ -174,7 +189,10 @@ mod tests {
     fn columns_are_copied_by_label_id() {
         let growth = Growth { classes: 2, added: 1 };
         let axis = ClassAxis::last(1, 2, true);
-        let old = LayerValues { kernel: (0..6).map(|v| v as f32).collect(), biases: (10..16).map(|v| v as f32).collect() };
+        let old = LayerValues {
+            kernel: (0..6).map(|v| v as f32).collect(),
+            biases: (10..16).map(|v| v as f32).collect(),
+        };
         let new = initial(&old, &axis, growth, &[Init::Like(2)], 0).unwrap();
         assert_eq!(new, NewColumns { kernel: vec![2.0, 5.0], biases: vec![12.0, 15.0] });
         assert!(initial(&old, &axis, growth, &[Init::Like(3)], 0).is_err());

@@ -121,7 +121,9 @@ impl Flow<'_, '_> {
         bound: &HashMap<(usize, usize), usize>,
     ) -> Result<()> {
         match root {
-            Root::Constant { scope, node } => self.learn(scope, Source::Node { node, out: 0 }, Fact::Axis(axis)),
+            Root::Constant { scope, node } => {
+                self.learn(scope, Source::Node { node, out: 0 }, Fact::Axis(axis))
+            }
             Root::Variable(v) => {
                 let handle = Source::Node { node: variables.all[v].handle, out: 0 };
                 self.learn(MAIN, handle, Fact::Variable(axis))?;
@@ -149,12 +151,16 @@ impl Flow<'_, '_> {
             {
                 Ok(())
             }
-            (Some(Fact::Sizes { scalar, elements }), Fact::Sizes { scalar: also, elements: new }) if scalar == also => {
+            (Some(Fact::Sizes { scalar, elements }), Fact::Sizes { scalar: also, elements: new })
+                if scalar == also =>
+            {
                 let mut union = elements.clone();
                 for &(i, span) in new {
                     match elements.iter().find(|(j, _)| *j == i) {
                         Some((_, known)) if *known == span => {}
-                        Some(_) => return Err(self.not(scope, source, format!("size {i} grows in two ways"))),
+                        Some(_) => {
+                            return Err(self.not(scope, source, format!("size {i} grows in two ways")));
+                        }
                         None => union.push((i, span)),
                     }
                 }
@@ -213,7 +219,11 @@ impl Flow<'_, '_> {
                         self.learn(caller, Source::Node { node, out: position }, fact.clone())?;
                     } else if !matches!(fact, Fact::Variable(_)) {
                         let tensor = Source::Node { node, out: 0 };
-                        return Err(self.not(caller, tensor, "the class axis leaves a loop or branch here".into()));
+                        return Err(self.not(
+                            caller,
+                            tensor,
+                            "the class axis leaves a loop or branch here".into(),
+                        ));
                     }
                 }
             }
@@ -230,7 +240,10 @@ impl Flow<'_, '_> {
                     return Err(self.not(
                         scope,
                         source,
-                        format!("{} joins it with a tensor that has a class axis; this one has none", view.describe(scope, output)),
+                        format!(
+                            "{} joins it with a tensor that has a class axis; this one has none",
+                            view.describe(scope, output)
+                        ),
                     ));
                 }
             }
@@ -251,7 +264,9 @@ impl Flow<'_, '_> {
             Element::Grows(s) if s == span => Ok(()),
             // -1 means "whatever is there".
             Element::Constant { value: -1, .. } => Ok(()),
-            Element::Constant { scope, node, element, value, edge: Some(read) } if value == span.value(self.growth) => {
+            Element::Constant { scope, node, element, value, edge: Some(read) }
+                if value == span.value(self.growth) =>
+            {
                 self.change_constant(scope, node, read, element, span);
                 Ok(())
             }

@@ -80,7 +80,9 @@ pub fn understand(meta: &pb::MetaGraphDef) -> Result<Understood> {
     let variables = Variables::new(&view, meta)?;
     let located = locate(&view, meta, &variables)?;
     let weights = |root: Root| match root {
-        Root::Constant { scope, node } => Weights::Constant { scope, node, name: view.node(scope, node).name.clone() },
+        Root::Constant { scope, node } => {
+            Weights::Constant { scope, node, name: view.node(scope, node).name.clone() }
+        }
         Root::Variable(v) => Weights::Variable(variables.all[v].clone()),
     };
     let layers = located
@@ -135,7 +137,13 @@ fn unrolled_scopes(flow: &ClassFlow, understood: &Understood) -> Result<BTreeSet
 }
 
 /// Changes a constant in place where all its readers want the same; otherwise each group of readers gets its own copy.
-fn change_constant(view: &GraphView<'_>, editor: &mut Editor, scope: usize, node: usize, edit: &ConstantEdit) -> Result<()> {
+fn change_constant(
+    view: &GraphView<'_>,
+    editor: &mut Editor,
+    scope: usize,
+    node: usize,
+    edit: &ConstantEdit,
+) -> Result<()> {
     let here = &view.scopes[scope];
     let old = constant(&here.nodes[node]).and_then(|t| Some((t, ints(t)?)));
     let Some((old, values)) = old else {

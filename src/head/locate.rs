@@ -139,7 +139,14 @@ impl<'a> Walk<'_, 'a> {
         let mut found: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (s, scope) in self.view.scopes.iter().enumerate() {
             for (n, node) in scope.nodes.iter().enumerate() {
-                if matches!(&*node.op, "NonMaxSuppression" | "NonMaxSuppressionV2" | "NonMaxSuppressionV3" | "NonMaxSuppressionV4" | "NonMaxSuppressionV5") {
+                if matches!(
+                    &*node.op,
+                    "NonMaxSuppression"
+                        | "NonMaxSuppressionV2"
+                        | "NonMaxSuppressionV3"
+                        | "NonMaxSuppressionV4"
+                        | "NonMaxSuppressionV5"
+                ) {
                     found.entry(s).or_default().push(n);
                 }
             }
@@ -216,7 +223,10 @@ impl<'a> Walk<'_, 'a> {
             }
         }
         let activation = trail.activation.ok_or_else(|| {
-            not(self.view.describe(scope, scores), "no Sigmoid or Softmax on the way back to the logits".into())
+            not(
+                self.view.describe(scope, scores),
+                "no Sigmoid or Softmax on the way back to the logits".into(),
+            )
         })?;
         let boxes = self.decoded_boxes(scope, boxes);
         let box_heads = self.box_heads(scope, boxes);
@@ -249,7 +259,10 @@ impl<'a> Walk<'_, 'a> {
             return Err(not(self.view.describe(scope, source), "scores come from outside the graph".into()));
         };
         if depth > 200 {
-            return Err(not(self.view.describe(scope, source), "the way from the scores to the head is too long".into()));
+            return Err(not(
+                self.view.describe(scope, source),
+                "the way from the scores to the head is too long".into(),
+            ));
         }
         let here = &self.view.scopes[scope];
         let (op, inputs) = (&*here.nodes[node].op, &here.inputs[node]);
@@ -257,16 +270,26 @@ impl<'a> Walk<'_, 'a> {
             inputs.iter().try_for_each(|&input| walk.back(scope, input, trail, depth + 1))
         };
         match op {
-            "Reshape" | "Squeeze" | "ExpandDims" | "Transpose" | "Cast" | "Unpack" | "Switch" | "Exit" | "NextIteration"
-            | "StridedSlice" | "FakeQuantWithMinMaxVars" | "FakeQuantWithMinMaxArgs" | "CheckNumerics" => {
-                follow(self, inputs.get(..1).unwrap_or_default())
-            }
+            "Reshape"
+            | "Squeeze"
+            | "ExpandDims"
+            | "Transpose"
+            | "Cast"
+            | "Unpack"
+            | "Switch"
+            | "Exit"
+            | "NextIteration"
+            | "StridedSlice"
+            | "FakeQuantWithMinMaxVars"
+            | "FakeQuantWithMinMaxArgs"
+            | "CheckNumerics" => follow(self, inputs.get(..1).unwrap_or_default()),
             "Slice" => {
                 trail.background |= self.drops_first(scope, node);
                 self.back(scope, *inputs.first().ok_or_else(|| self.odd(scope, node))?, trail, depth + 1)
             }
             "Sigmoid" | "Softmax" => {
-                trail.activation = Some(if op == "Sigmoid" { Activation::Sigmoid } else { Activation::Softmax });
+                trail.activation =
+                    Some(if op == "Sigmoid" { Activation::Sigmoid } else { Activation::Softmax });
                 self.back(scope, *inputs.first().ok_or_else(|| self.odd(scope, node))?, trail, depth + 1)
             }
             // Logits are scaled by a constant (post_processing.logit_scale).
@@ -281,7 +304,10 @@ impl<'a> Walk<'_, 'a> {
                         let value = *self.view.scopes[s].inputs[n].get(2).ok_or_else(|| self.odd(s, n))?;
                         self.back(s, value, trail, depth + 1)
                     }
-                    _ => Err(not(self.view.describe(s, flow), "expected TensorArrayScatterV3 to fill this array".into())),
+                    _ => Err(not(
+                        self.view.describe(s, flow),
+                        "expected TensorArrayScatterV3 to fill this array".into(),
+                    )),
                 }
             }
             "BiasAdd" => {
@@ -320,13 +346,18 @@ impl<'a> Walk<'_, 'a> {
         let here = &self.view.scopes[scope];
         let inputs = &here.inputs[bias];
         let tensor = || self.view.describe(scope, Source::Node { node: bias, out: 0 });
-        let (&[value, biases], false) = (&inputs[..], str_attr(&here.nodes[bias], "data_format") == Some("NCHW")) else {
+        let (&[value, biases], false) =
+            (&inputs[..], str_attr(&here.nodes[bias], "data_format") == Some("NCHW"))
+        else {
             return Err(not(tensor(), "expected a BiasAdd of two inputs in NHWC".into()));
         };
         let conv = match value {
             Source::Node { node, .. } if here.nodes[node].op == "Conv2D" => node,
             other => {
-                return Err(not(self.view.describe(scope, other), "expected the class head to be a Conv2D with bias".into()));
+                return Err(not(
+                    self.view.describe(scope, other),
+                    "expected the class head to be a Conv2D with bias".into(),
+                ));
             }
         };
         let &[features, kernel] = &here.inputs[conv][..] else { return Err(self.odd(scope, conv)) };
@@ -359,9 +390,16 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    fn collect_roots(&self, scope: usize, source: Source, found: &mut BTreeSet<Root>, depth: usize) -> Result<()> {
+    fn collect_roots(
+        &self,
+        scope: usize,
+        source: Source,
+        found: &mut BTreeSet<Root>,
+        depth: usize,
+    ) -> Result<()> {
         let (scope, source) = self.view.origin(scope, source);
-        let unknown = || not(self.view.describe(scope, source), "expected a constant or a variable's value".into());
+        let unknown =
+            || not(self.view.describe(scope, source), "expected a constant or a variable's value".into());
         if depth > 50 {
             return Err(unknown());
         }
@@ -413,7 +451,9 @@ impl<'a> Walk<'_, 'a> {
             let Source::Node { node, .. } = source else { return source };
             let inputs = &here.inputs[node];
             let next = match &*here.nodes[node].op {
-                "Identity" | "Reshape" | "Squeeze" | "ExpandDims" | "Unpack" | "Slice" | "Enter" => inputs.first().copied(),
+                "Identity" | "Reshape" | "Squeeze" | "ExpandDims" | "Unpack" | "Slice" | "Enter" => {
+                    inputs.first().copied()
+                }
                 "TensorArrayReadV3" => inputs.get(2).copied(),
                 "TensorArrayScatterV3" => inputs.get(2).copied(),
                 _ => return source,
@@ -449,7 +489,10 @@ impl<'a> Walk<'_, 'a> {
     }
 
     fn odd(&self, scope: usize, node: usize) -> Error {
-        not(self.view.describe(scope, Source::Node { node, out: 0 }), "it has an unexpected number of inputs".into())
+        not(
+            self.view.describe(scope, Source::Node { node, out: 0 }),
+            "it has an unexpected number of inputs".into(),
+        )
     }
 }
 

@@ -45,13 +45,19 @@ fn handles(editor: &mut Editor, variables: &Variables, flow: &ClassFlow, growth:
         let Fact::Variable(axis) = fact else { continue };
         match source {
             Source::Node { node, .. } if scope == MAIN && variables.of_handle(node).is_some() => {
-                if let Some(Value::Shape(shape)) = editor.node(scope, node).attr.get_mut("shape").and_then(|a| a.value.as_mut()) {
+                if let Some(Value::Shape(shape)) =
+                    editor.node(scope, node).attr.get_mut("shape").and_then(|a| a.value.as_mut())
+                {
                     grow_shape(shape, axis, growth);
                 }
             }
             Source::Arg(arg) => {
                 let signature = editor.function(scope).and_then(|f| f.signature.as_mut());
-                for data in signature.and_then(|s| s.input_arg.get_mut(arg)).iter_mut().flat_map(|a| &mut a.handle_data) {
+                for data in signature
+                    .and_then(|s| s.input_arg.get_mut(arg))
+                    .iter_mut()
+                    .flat_map(|a| &mut a.handle_data)
+                {
                     if let Some(shape) = &mut data.shape {
                         grow_shape(shape, axis, growth);
                     }
@@ -101,7 +107,10 @@ fn object_graph(
         if let Some(specs) = &mut concrete.output_signature {
             grow_specs(name, specs, &results, growth)?;
         }
-        let arguments: Vec<Option<&Fact>> = (0..view.scopes[scope].function.and_then(|f| f.signature.as_ref()).map_or(0, |s| s.input_arg.len()))
+        let arguments: Vec<Option<&Fact>> = (0..view.scopes[scope]
+            .function
+            .and_then(|f| f.signature.as_ref())
+            .map_or(0, |s| s.input_arg.len()))
             .map(|arg| flow.facts.get(&(scope, Source::Arg(arg))))
             .collect();
         let own = arguments.len().saturating_sub(concrete.bound_inputs.len());
@@ -113,7 +122,12 @@ fn object_graph(
 }
 
 /// Grows the TensorSpecs of a function's results. Leaves come in the order of `tf.nest.flatten`, that of the results.
-fn grow_specs(name: &str, specs: &mut pb::StructuredValue, facts: &[Option<&Fact>], growth: Growth) -> Result<()> {
+fn grow_specs(
+    name: &str,
+    specs: &mut pb::StructuredValue,
+    facts: &[Option<&Fact>],
+    growth: Growth,
+) -> Result<()> {
     if !facts.iter().any(|f| matches!(f, Some(Fact::Axis(_)))) {
         return Ok(());
     }
@@ -122,7 +136,11 @@ fn grow_specs(name: &str, specs: &mut pb::StructuredValue, facts: &[Option<&Fact
     if leaves.len() != facts.len() {
         return Err(Error::NotUnderstood {
             tensor: name.to_owned(),
-            reason: format!("the object graph describes {} tensors of this function, which has {}", leaves.len(), facts.len()),
+            reason: format!(
+                "the object graph describes {} tensors of this function, which has {}",
+                leaves.len(),
+                facts.len()
+            ),
         });
     }
     for (leaf, fact) in leaves.into_iter().zip(facts) {

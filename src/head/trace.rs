@@ -75,7 +75,8 @@ fn trace(
     let mut found = match &*producer.op {
         "Const" => {
             let values = ints(constant(producer)?)?;
-            let element = |(element, value)| Element::Constant { scope, node, element, value, edge: Some(edge) };
+            let element =
+                |(element, value)| Element::Constant { scope, node, element, value, edge: Some(edge) };
             values.into_iter().enumerate().map(element).collect()
         }
         "Identity" | "Cast" | "StopGradient" | "Enter" | "ExpandDims" => recurse(input(0))?,
@@ -153,8 +154,13 @@ pub fn static_rank(view: &GraphView<'_>, facts: &Facts, scope: usize, source: So
     let producer = &here.nodes[node];
     match &*producer.op {
         "Const" => Some(shape(constant(producer)?)?.len()),
-        "NonMaxSuppressionV3" | "NonMaxSuppressionV2" | "NonMaxSuppression" | "NonMaxSuppressionV4"
-        | "NonMaxSuppressionV5" | "Range" | "Shape" => Some(1),
+        "NonMaxSuppressionV3"
+        | "NonMaxSuppressionV2"
+        | "NonMaxSuppression"
+        | "NonMaxSuppressionV4"
+        | "NonMaxSuppressionV5"
+        | "Range"
+        | "Shape" => Some(1),
         "Cast" | "TopKV2" | "Sigmoid" | "ConcatV2" | "Minimum" | "Maximum" | "ZerosLike" | "Slice" => of(0),
         "Select" | "SelectV2" => of(1),
         "Conv2D" => Some(4),

@@ -20,10 +20,21 @@ const SUFFIX: &str = "_tfgraft_";
 /// Gives every new class its copy of the per-class subgraph of one scope. `picks` are that scope's, sorted by class.
 ///
 /// Must run after all other edits of the scope, whose results the copies share.
-pub fn unroll(view: &GraphView<'_>, editor: &mut Editor, scope: usize, picks: &[Pick], growth: Growth) -> Result<()> {
+pub fn unroll(
+    view: &GraphView<'_>,
+    editor: &mut Editor,
+    scope: usize,
+    picks: &[Pick],
+    growth: Growth,
+) -> Result<()> {
     let classes: Vec<usize> = picks.iter().map(|p| p.class).collect();
     if classes.iter().copied().ne(0..growth.classes) || picks.iter().any(|p| p.scores != picks[0].scores) {
-        return Err(not(view, scope, picks[0].node, format!("expected one slice for each of {} classes", growth.classes)));
+        return Err(not(
+            view,
+            scope,
+            picks[0].node,
+            format!("expected one slice for each of {} classes", growth.classes),
+        ));
     }
     let region = Region::new(view, scope, picks)?;
     let template = region.instance(growth.classes - 1);
@@ -98,10 +109,20 @@ impl<'v, 'a> Region<'v, 'a> {
         }
         if picks.len() > 1 {
             region.find_meetings()?;
-        } else if let Some(node) = (0..here.nodes.len()).find(|&n| region.owners[n] != Owner::Nobody && here.nodes[n].op == "TopKV2") {
-            return Err(region.not(node, "the one class's scores reach the sorting by a way that is not understood".into()));
+            region.find_constant_joins()?;
         }
-        Ok(region)
+        region.claim_constants();
+        if picks.len() > 1 {
+            return Ok(region);
+        }
+        let sorts = |n: &usize| region.owners[*n] != Owner::Nobody && here.nodes[*n].op == "TopKV2";
+        match (0..here.nodes.len()).find(sorts) {
+            Some(node) => Err(region.not(
+                node,
+                "the one class's scores reach the sorting by a way that is not understood".into(),
+            )),
+            None => Ok(region),
+        }
     }
 
     /// With one class there is no concatenation to see: `tf.concat` of one tensor is an Identity. The joined fields are
@@ -121,7 +142,8 @@ impl<'v, 'a> Region<'v, 'a> {
                 }
             }
         }
-        let sort = sort.ok_or_else(|| self.not(pick, "no sorting of the selected boxes by score was found".into()))?;
+        let sort =
+            sort.ok_or_else(|| self.not(pick, "no sorting of the selected boxes by score was found".into()))?;
         let mut joins = BTreeSet::new();
         for edge in here.consumers(Source::Node { node: sort, out: 1 }) {
             if here.nodes[edge.node].op == "GatherV2" && edge.input == 1 {
@@ -129,7 +151,12 @@ impl<'v, 'a> Region<'v, 'a> {
                     Some(&Source::Node { node, .. }) if here.nodes[node].op == "Identity" => {
                         joins.insert(node);
                     }
-                    _ => return Err(self.not(edge.node, "expected an Identity where the classes' boxes would be joined".into())),
+                    _ => {
+                        return Err(self.not(
+                            edge.node,
+                            "expected an Identity where the classes' boxes would be joined".into(),
+                        ));
+                    }
                 }
             }
         }
@@ -173,7 +200,9 @@ impl<'v, 'a> Region<'v, 'a> {
                         _ => previous == Owner::Several,
                     };
                     if !links {
-                        return Err(self.not(n, "a sum over classes that does not go from class to class".into()));
+                        return Err(
+                            self.not(n, "a sum over classes that does not go from class to class".into())
+                        );
                     }
                     if owners[own] == Owner::One(last) {
                         self.chains.push((n, own));
@@ -182,7 +211,10 @@ impl<'v, 'a> Region<'v, 'a> {
                 _ => {
                     return Err(self.not(
                         n,
-                        format!("some classes meet here, expected a concatenation of all {} or a running sum", self.classes),
+                        format!(
+                            "some classes meet here, expected a concatenation of all {} or a running sum",
+                            self.classes
+                        ),
                     ));
                 }
             }
@@ -191,9 +223,56 @@ impl<'v, 'a> Region<'v, 'a> {
             return Err(self.not(0, "no place was found where the classes' boxes are joined".into()));
         }
         // A sum that nobody reads need not grow.
-        let read = |n: usize| !here.node_consumers(n).is_empty() || here.results.iter().any(|r| matches!(r, Source::Node { node, .. } if *node == n));
+        let read = |n: usize| {
+            !here.node_consumers(n).is_empty()
+                || here.results.iter().any(|r| matches!(r, Source::Node { node, .. } if *node == n))
+        };
         self.chains.retain(|&(n, _)| read(n));
         Ok(())
+    }
+
+    /// Fields that do not depend on the scores, such as the class of a selected box, are joined too: whatever is sorted
+    /// by the same order as a joined field is a joined field.
+    fn find_constant_joins(&mut self) -> Result<()> {
+        let here = &self.view.scopes[self.scope];
+        let gathers = |source: Source, input: usize| {
+            let uses = here.consumers(source).iter().filter(move |e| e.input == input);
+            uses.map(|e| e.node).filter(|&n| here.nodes[n].op == "GatherV2")
+        };
+        let orders: BTreeSet<Source> = self
+            .joins
+            .iter()
+            .flat_map(|&join| gathers(Source::Node { node: join, out: 0 }, 0))
+            .filter_map(|gather| here.inputs[gather].get(1).copied())
+            .collect();
+        for gather in orders.into_iter().flat_map(|order| gathers(order, 1)).collect::<BTreeSet<_>>() {
+            let Some(field) = here.inputs[gather].first().copied().and_then(node_of) else { continue };
+            if self.joins.contains(&field) {
+                continue;
+            }
+            if here.nodes[field].op != "ConcatV2" || here.inputs[field].len() != self.classes + 1 {
+                return Err(self.not(
+                    field,
+                    format!("it is sorted like a field of all {} classes, but joins none", self.classes),
+                ));
+            }
+            self.joins.push(field);
+        }
+        Ok(())
+    }
+
+    /// What a join reads for a class and nothing else reads belongs to that class.
+    fn claim_constants(&mut self) {
+        let here = &self.view.scopes[self.scope];
+        for join in self.joins.clone() {
+            for class in 0..self.classes {
+                let Some(node) = here.inputs[join].get(class).copied().and_then(node_of) else { continue };
+                let private = here.node_consumers(node).iter().all(|e| e.node == join);
+                if self.owners[node] == Owner::Nobody && private {
+                    self.owners[node] = Owner::One(class);
+                }
+            }
+        }
     }
 
     /// The nodes of a class that its joined tensors need: those that its slice reaches, and those that feed only them.
@@ -201,7 +280,8 @@ impl<'v, 'a> Region<'v, 'a> {
         let here = &self.view.scopes[self.scope];
         let mine = |n: usize| self.owners[n] == Owner::One(class);
         let mut members: HashSet<usize> = HashSet::new();
-        let mut stack: Vec<usize> = self.roots(class).into_iter().filter_map(node_of).filter(|&n| mine(n)).collect();
+        let mut stack: Vec<usize> =
+            self.roots(class).into_iter().filter_map(node_of).filter(|&n| mine(n)).collect();
         while let Some(node) = stack.pop() {
             if members.insert(node) {
                 stack.extend(here.inputs[node].iter().copied().filter_map(node_of).filter(|&n| mine(n)));
@@ -215,7 +295,11 @@ impl<'v, 'a> Region<'v, 'a> {
                 .iter()
                 .flat_map(|&m| here.inputs[m].iter().copied().filter_map(node_of))
                 .filter(|n| self.owners[*n] == Owner::Nobody && !members.contains(n) && !results.contains(n))
-                .filter(|&n| here.node_consumers(n).iter().all(|e| members.contains(&e.node) || owned.contains(&e.node)))
+                .filter(|&n| {
+                    here.node_consumers(n)
+                        .iter()
+                        .all(|e| members.contains(&e.node) || owned.contains(&e.node))
+                })
                 .collect();
             if feeders.is_empty() {
                 return Instance { class, members };
@@ -227,7 +311,8 @@ impl<'v, 'a> Region<'v, 'a> {
     /// What the joins and chains read of a class.
     fn roots(&self, class: usize) -> Vec<Source> {
         let here = &self.view.scopes[self.scope];
-        let mut roots: Vec<Source> = self.joins.iter().filter_map(|&j| here.inputs[j].get(class).copied()).collect();
+        let mut roots: Vec<Source> =
+            self.joins.iter().filter_map(|&j| here.inputs[j].get(class).copied()).collect();
         for &(end, own) in &self.chains {
             roots.extend(self.link(end, own, class).and_then(|(n, own)| here.inputs[n].get(own).copied()));
         }
@@ -256,7 +341,9 @@ impl<'v, 'a> Region<'v, 'a> {
             match &indices {
                 None => indices = Some(found),
                 Some(known) if known.keys().eq(found.keys()) => {}
-                Some(_) => return Err(self.not(picks[class].node, "the classes' copies count differently".into())),
+                Some(_) => {
+                    return Err(self.not(picks[class].node, "the classes' copies count differently".into()));
+                }
             }
         }
         indices.ok_or_else(|| self.not(picks[0].node, "no class index was found".into()))
@@ -267,16 +354,24 @@ impl<'v, 'a> Region<'v, 'a> {
         let here = &self.view.scopes[self.scope];
         let other = self.instance(class);
         let mut pairs = BTreeMap::new();
-        let mut stack: Vec<(Source, Source)> = self.roots(template.class).into_iter().zip(self.roots(class)).collect();
+        let mut stack: Vec<(Source, Source)> =
+            self.roots(template.class).into_iter().zip(self.roots(class)).collect();
         while let Some((a, b)) = stack.pop() {
             let (Source::Node { node: m, out: i }, Source::Node { node: n, out: j }) = (a, b) else {
-                if a == b { continue } else { return Err(self.not(template.class, "arguments differ".into())) }
+                if a == b {
+                    continue;
+                } else {
+                    return Err(self.not(template.class, "arguments differ".into()));
+                }
             };
             if !template.members.contains(&m) {
                 if a == b || self.same_constant(m, n) {
                     continue;
                 }
-                return Err(self.not(n, format!("class {class} reads another tensor here than class {}", template.class)));
+                return Err(self.not(
+                    n,
+                    format!("class {class} reads another tensor here than class {}", template.class),
+                ));
             }
             match pairs.get(&m) {
                 Some(&known) if known == n => continue,
@@ -288,7 +383,10 @@ impl<'v, 'a> Region<'v, 'a> {
                 && here.nodes[m].op == here.nodes[n].op
                 && here.inputs[m].len() == here.inputs[n].len();
             if !alike {
-                return Err(self.not(n, format!("differs from its counterpart {} of the last class", here.nodes[m].name)));
+                return Err(self.not(
+                    n,
+                    format!("differs from its counterpart {} of the last class", here.nodes[m].name),
+                ));
             }
             pairs.insert(m, n);
             stack.extend(here.inputs[m].iter().copied().zip(here.inputs[n].iter().copied()));
@@ -318,7 +416,10 @@ impl<'v, 'a> Region<'v, 'a> {
             }
             for (element, (a, b)) in a.iter().zip(&b).enumerate().filter(|(_, (a, b))| a != b) {
                 if a - b != distance {
-                    return Err(self.not(n, format!("a constant differs by {} between classes {distance} apart", a - b)));
+                    return Err(self.not(
+                        n,
+                        format!("a constant differs by {} between classes {distance} apart", a - b),
+                    ));
                 }
                 found.insert((m, element), b - class as f64);
             }
@@ -336,32 +437,50 @@ impl<'v, 'a> Region<'v, 'a> {
         let mut indices = Indices::from([((begin, pick.element), 0.0)]);
         let mut labels = Vec::new();
         for root in self.roots(0) {
-            let Some(add) = node_of(root).filter(|&n| matches!(&*here.nodes[n].op, "AddV2" | "Add")) else { continue };
+            let Some(add) = node_of(root).filter(|&n| matches!(&*here.nodes[n].op, "AddV2" | "Add")) else {
+                continue;
+            };
             let &[zeros, index] = &here.inputs[add][..] else { continue };
             let is_zeros = node_of(zeros).is_some_and(|n| {
-                here.nodes[n].op == "ZerosLike" || constant(&here.nodes[n]).and_then(floats).is_some_and(|v| v.iter().all(|&x| x == 0.0))
+                here.nodes[n].op == "ZerosLike"
+                    || constant(&here.nodes[n]).and_then(floats).is_some_and(|v| v.iter().all(|&x| x == 0.0))
             });
-            let index = node_of(index).filter(|&n| constant(&here.nodes[n]).and_then(numbers).as_deref() == Some(&[0.0]));
+            let index = node_of(index)
+                .filter(|&n| constant(&here.nodes[n]).and_then(numbers).as_deref() == Some(&[0.0]));
             if let (true, Some(index)) = (is_zeros, index) {
                 labels.push(index);
             }
         }
         let &[label] = &labels[..] else {
-            return Err(self.not(pick.node, format!("expected one place that labels the boxes of the class, found {}", labels.len())));
+            return Err(self.not(
+                pick.node,
+                format!("expected one place that labels the boxes of the class, found {}", labels.len()),
+            ));
         };
         indices.insert((label, 0), 0.0);
         Ok(indices)
     }
 
-    fn copy(&self, editor: &mut Editor, template: &Instance, indices: &Indices, picks: &[Pick], growth: Growth) -> Result<()> {
+    fn copy(
+        &self,
+        editor: &mut Editor,
+        template: &Instance,
+        indices: &Indices,
+        picks: &[Pick],
+        growth: Growth,
+    ) -> Result<()> {
         let here = &self.view.scopes[self.scope];
         let begin = here.inputs[picks[template.class].node].get(1).copied().and_then(node_of);
         if !begin.is_some_and(|b| template.members.contains(&b) && indices.keys().any(|(n, _)| *n == b)) {
-            return Err(self.not(picks[template.class].node, "the constant that picks the class is shared with other classes".into()));
+            return Err(self.not(
+                picks[template.class].node,
+                "the constant that picks the class is shared with other classes".into(),
+            ));
         }
         let mut members: Vec<usize> = template.members.iter().copied().collect();
         members.sort_unstable();
-        let mut previous: Vec<String> = self.chains.iter().map(|&(end, _)| here.nodes[end].name.clone()).collect();
+        let mut previous: Vec<String> =
+            self.chains.iter().map(|&(end, _)| here.nodes[end].name.clone()).collect();
         let mut joined: Vec<Vec<String>> = vec![Vec::new(); self.joins.len()];
         for class in growth.classes..growth.classes + growth.added {
             let mut names: HashMap<&str, String> = HashMap::new();
@@ -395,6 +514,7 @@ impl<'v, 'a> Region<'v, 'a> {
         }
         for (&j, inputs) in self.joins.iter().zip(joined) {
             self.widen_join(editor, j, inputs, begin)?;
+            self.grow_counts(editor, j, growth)?;
         }
         for (&(end, _), last) in self.chains.iter().zip(&previous) {
             self.redirect(editor, end, last);
@@ -402,22 +522,33 @@ impl<'v, 'a> Region<'v, 'a> {
         Ok(())
     }
 
-    fn widen_join(&self, editor: &mut Editor, join: usize, inputs: Vec<String>, begin: Option<usize>) -> Result<()> {
+    fn widen_join(
+        &self,
+        editor: &mut Editor,
+        join: usize,
+        inputs: Vec<String>,
+        begin: Option<usize>,
+    ) -> Result<()> {
         let here = &self.view.scopes[self.scope];
         let count = self.classes + inputs.len();
         let axis = if self.classes == 1 {
             // The join was an Identity. In a loop a constant lives in the frame of its control inputs.
             let name = editor.free_name(self.scope, &format!("{}/axis", here.nodes[join].name));
-            let controls = begin.map(|b| here.nodes[b].input.iter().filter(|i| i.starts_with('^')).cloned().collect()).unwrap_or_default();
+            let controls = begin
+                .map(|b| here.nodes[b].input.iter().filter(|i| i.starts_with('^')).cloned().collect())
+                .unwrap_or_default();
             let dtype = attr(Value::Type(pb::DataType::DtInt32 as i32));
             let value = attr(Value::Tensor(int_scalar(0)));
-            editor.add(self.scope, pb::NodeDef {
-                name: name.clone(),
-                op: "Const".into(),
-                input: controls,
-                attr: [("dtype".to_owned(), dtype), ("value".to_owned(), value)].into(),
-                ..Default::default()
-            })?;
+            editor.add(
+                self.scope,
+                pb::NodeDef {
+                    name: name.clone(),
+                    op: "Const".into(),
+                    input: controls,
+                    attr: [("dtype".to_owned(), dtype), ("value".to_owned(), value)].into(),
+                    ..Default::default()
+                },
+            )?;
             Some(Editor::first_output(self.scope, &name))
         } else {
             None
@@ -431,6 +562,45 @@ impl<'v, 'a> Region<'v, 'a> {
             node.attr.insert("Tidx".into(), attr(Value::Type(pb::DataType::DtInt32 as i32)));
         }
         node.attr.insert("N".into(), attr(Value::I(count as i64)));
+        Ok(())
+    }
+
+    /// Constants that hold how many boxes all classes have together: a count folded when the model was traced, compared
+    /// with the true one before sorting (box_list_ops.sort_by_field).
+    fn grow_counts(&self, editor: &mut Editor, join: usize, growth: Growth) -> Result<()> {
+        let here = &self.view.scopes[self.scope];
+        let readers = |node: usize, op: &'static str| {
+            here.consumers(Source::Node { node, out: 0 })
+                .iter()
+                .map(|e| e.node)
+                .filter(move |&n| here.nodes[n].op == op)
+        };
+        let firsts =
+            readers(join, "Shape").flat_map(|shape| readers(shape, "StridedSlice")).filter(|&slice| {
+                let begin = here.inputs[slice].get(1).copied().and_then(node_of);
+                begin.and_then(|b| constant(&here.nodes[b])).and_then(ints).as_deref() == Some(&[0])
+            });
+        let compared: BTreeSet<usize> = firsts.flat_map(|first| readers(first, "Equal")).collect();
+        for equal in compared {
+            for count in here.inputs[equal].iter().copied().filter_map(node_of) {
+                let Some(&[boxes]) = constant(&here.nodes[count]).and_then(ints).as_deref() else { continue };
+                let others = here
+                    .node_consumers(count)
+                    .iter()
+                    .any(|e| e.node != equal && here.nodes[e.node].op != "Assert");
+                if others || boxes % growth.classes as i64 != 0 {
+                    return Err(self.not(
+                        count,
+                        format!(
+                            "expected a count of the boxes of all {} classes, found {boxes}",
+                            growth.classes
+                        ),
+                    ));
+                }
+                let grown = boxes / growth.classes as i64 * (growth.classes + growth.added) as i64;
+                set_number(editor.node(self.scope, count), 0, grown as f64);
+            }
+        }
         Ok(())
     }
 
@@ -497,7 +667,9 @@ fn numbers(tensor: &pb::TensorProto) -> Option<Vec<f64>> {
 }
 
 fn set_number(node: &mut pb::NodeDef, element: usize, value: f64) {
-    let Some(Value::Tensor(tensor)) = node.attr.get_mut("value").and_then(|a| a.value.as_mut()) else { return };
+    let Some(Value::Tensor(tensor)) = node.attr.get_mut("value").and_then(|a| a.value.as_mut()) else {
+        return;
+    };
     if let Some(mut values) = ints(tensor) {
         if let Some(v) = values.get_mut(element) {
             *v = value as i64;

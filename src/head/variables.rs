@@ -61,7 +61,8 @@ impl Variables {
             let (Some(&handle), Some(&value)) = (handle, value) else { continue };
             let (_, handle) = view.origin(callee, handle);
             let (_, value) = view.origin(callee, value);
-            if let (Source::Node { node: handle, .. }, Source::Node { node: restored, out }) = (handle, value) {
+            if let (Source::Node { node: handle, .. }, Source::Node { node: restored, out }) = (handle, value)
+            {
                 if body.nodes[restored].op == "RestoreV2" {
                     found.insert((restored, out), handle);
                 }
@@ -70,7 +71,10 @@ impl Variables {
         let paths = meta.object_graph_def.as_ref().map(|g| ObjectPaths { graph: g });
         for (n, node) in body.nodes.iter().enumerate().filter(|(_, node)| node.op == "RestoreV2") {
             let keys = keys(view, callee, n).ok_or_else(|| {
-                not(&view.describe(callee, Source::Node { node: n, out: 0 }), "its tensor names are not a constant")
+                not(
+                    &view.describe(callee, Source::Node { node: n, out: 0 }),
+                    "its tensor names are not a constant",
+                )
             })?;
             let dtypes = node.attr.get("dtypes").and_then(|a| match &a.value {
                 Some(pb::attr_value::Value::List(list)) => Some(&list.r#type),
@@ -81,7 +85,10 @@ impl Variables {
                     .and_then(|d| d.get(out))
                     .and_then(|&d| pb::DataType::try_from(d).ok())
                     .ok_or_else(|| not(&node.name, "a restored tensor has no type"))?;
-                let handle = found.get(&(n, out)).copied().filter(|&h| main.nodes.get(h).is_some_and(|h| h.op == "VarHandleOp"));
+                let handle = found
+                    .get(&(n, out))
+                    .copied()
+                    .filter(|&h| main.nodes.get(h).is_some_and(|h| h.op == "VarHandleOp"));
                 let Some(handle) = handle else {
                     variables.others.push((key, dtype));
                     continue;
@@ -119,7 +126,8 @@ pub fn bound_arguments(
     let mut bound = HashMap::new();
     for (name, concrete) in meta.object_graph_def.iter().flat_map(|g| &g.concrete_functions) {
         let Some(scope) = view.function(name) else { continue };
-        let count = view.scopes[scope].function.and_then(|f| f.signature.as_ref()).map_or(0, |s| s.input_arg.len());
+        let count =
+            view.scopes[scope].function.and_then(|f| f.signature.as_ref()).map_or(0, |s| s.input_arg.len());
         let Some(first) = count.checked_sub(concrete.bound_inputs.len()) else { continue };
         for (i, &object) in concrete.bound_inputs.iter().enumerate() {
             if let Some(variable) = usize::try_from(object).ok().and_then(|o| variables.of_object(o)) {

@@ -26,10 +26,9 @@ const OUTPUTS: [&str; 9] = [
 pub fn wrap(file: &Path, graph: pb::GraphDef) -> Result<pb::SavedModel> {
     let find = |name: &str| graph.node.iter().find(|n| n.name == name);
     let not = |reason: &str| Error::NotAModel { path: file.to_owned(), reason: reason.to_owned() };
-    let input = INPUTS
-        .iter()
-        .find_map(|name| find(name))
-        .ok_or_else(|| not("a frozen detection graph has an input image_tensor, encoded_image_string_tensor or tf_example"))?;
+    let input = INPUTS.iter().find_map(|name| find(name)).ok_or_else(|| {
+        not("a frozen detection graph has an input image_tensor, encoded_image_string_tensor or tf_example")
+    })?;
     let input_info = pb::TensorInfo {
         dtype: dtype_attr(input, "dtype").unwrap_or(pb::DataType::DtUint8 as i32),
         tensor_shape: shape_attr(input),
@@ -57,7 +56,10 @@ pub fn wrap(file: &Path, graph: pb::GraphDef) -> Result<pb::SavedModel> {
         ..Default::default()
     };
     let meta = pb::MetaGraphDef {
-        meta_info_def: Some(pb::meta_graph_def::MetaInfoDef { tags: vec!["serve".into()], ..Default::default() }),
+        meta_info_def: Some(pb::meta_graph_def::MetaInfoDef {
+            tags: vec!["serve".into()],
+            ..Default::default()
+        }),
         signature_def: [("serving_default".to_owned(), signature)].into(),
         graph_def: Some(graph),
         ..Default::default()

@@ -166,14 +166,17 @@ mod tests {
         let mut bytes = model().encode_to_vec();
         bytes.extend([0xf8, 0x01, 0x05]); // field 31, varint
         match check("m", "SavedModel", &bytes) {
-            Err(Error::UnknownField { message, number, .. }) => assert_eq!((message.as_str(), number), ("SavedModel", 31)),
+            Err(Error::UnknownField { message, number, .. }) => {
+                assert_eq!((message.as_str(), number), ("SavedModel", 31))
+            }
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn every_truncation_is_an_error_or_a_prefix() {
-        let bytes = pb::NodeDef { name: "n".into(), op: "Const".into(), ..Default::default() }.encode_to_vec();
+        let bytes =
+            pb::NodeDef { name: "n".into(), op: "Const".into(), ..Default::default() }.encode_to_vec();
         for end in 0..bytes.len() {
             let _ = check("m", "NodeDef", &bytes[..end]);
         }

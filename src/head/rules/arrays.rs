@@ -12,7 +12,9 @@ pub fn apply_axis(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<O
     let op = &*flow.view.node(at.scope, at.node).op;
     let element = match (op, at.input) {
         // Scatter takes the first axis apart.
-        ("TensorArrayScatterV3", 2) if axis.axis > 0 => ClassAxis { rank: axis.rank - 1, axis: axis.axis - 1, ..*axis },
+        ("TensorArrayScatterV3", 2) if axis.axis > 0 => {
+            ClassAxis { rank: axis.rank - 1, axis: axis.axis - 1, ..*axis }
+        }
         ("TensorArrayWriteV3", 2) => *axis,
         _ => return Ok(None),
     };
@@ -35,7 +37,11 @@ pub fn apply_elements(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Resu
         }
         ("TensorArraySizeV3" | "TensorArrayCloseV3", _) => {}
         _ => {
-            return Err(flow.not(at.scope, at.out(0), format!("an array of class scores reaches operation {op}, which has no rule")));
+            return Err(flow.not(
+                at.scope,
+                at.out(0),
+                format!("an array of class scores reaches operation {op}, which has no rule"),
+            ));
         }
     }
     Ok(Outcome::Done)

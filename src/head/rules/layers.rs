@@ -14,13 +14,21 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
     match op {
         "Conv2D" => {
             if at.input != 1 || axis.axis != 3 || str_attr(node, "data_format").unwrap_or("NHWC") != "NHWC" {
-                return Err(flow.not(at.scope, at.out(0), "expected the classes in the output channels of an NHWC convolution".into()));
+                return Err(flow.not(
+                    at.scope,
+                    at.out(0),
+                    "expected the classes in the output channels of an NHWC convolution".into(),
+                ));
             }
             flow.learn(at.scope, at.out(0), Fact::Axis(ClassAxis { rank: 4, axis: 3, ..*axis }))?;
         }
         "MatMul" => {
             if at.input != 1 || axis.axis != 1 || bool_attr(node, "transpose_b") == Some(true) {
-                return Err(flow.not(at.scope, at.out(0), "expected the classes in the columns of a dense layer".into()));
+                return Err(flow.not(
+                    at.scope,
+                    at.out(0),
+                    "expected the classes in the columns of a dense layer".into(),
+                ));
             }
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
         }
@@ -28,26 +36,34 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             flow.must_join(at.scope, at.node, [0, 1]);
             if at.input == 0 {
                 if axis.axis + 1 != axis.rank {
-                    return Err(flow.not(at.scope, at.out(0), "expected the classes on the last axis".into()));
+                    return Err(flow.not(
+                        at.scope,
+                        at.out(0),
+                        "expected the classes on the last axis".into(),
+                    ));
                 }
                 flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
             }
         }
-        "Sigmoid" | "Relu" | "Relu6" | "Exp" | "Log" | "Neg" | "Square" | "Sqrt" | "Abs" | "Tanh" | "ZerosLike"
-        | "OnesLike" | "Cast" | "LogicalNot" | "Round" | "Floor" => {
+        "Sigmoid" | "Relu" | "Relu6" | "Exp" | "Log" | "Neg" | "Square" | "Sqrt" | "Abs" | "Tanh"
+        | "ZerosLike" | "OnesLike" | "Cast" | "LogicalNot" | "Round" | "Floor" => {
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
         }
         "Softmax" | "LogSoftmax" => {
             if axis.axis + 1 != axis.rank || axis.outer != Some(1) || axis.inner != 1 {
-                return Err(flow.not(at.scope, at.out(0), "expected a softmax over one axis of classes only".into()));
+                return Err(flow.not(
+                    at.scope,
+                    at.out(0),
+                    "expected a softmax over one axis of classes only".into(),
+                ));
             }
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
         }
         "FakeQuantWithMinMaxVars" | "FakeQuantWithMinMaxArgs" if at.input == 0 => {
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
         }
-        "Add" | "AddV2" | "Sub" | "Mul" | "RealDiv" | "Maximum" | "Minimum" | "Pow" | "Greater" | "GreaterEqual"
-        | "Less" | "LessEqual" | "Equal" | "NotEqual" | "LogicalAnd" | "LogicalOr" => {
+        "Add" | "AddV2" | "Sub" | "Mul" | "RealDiv" | "Maximum" | "Minimum" | "Pow" | "Greater"
+        | "GreaterEqual" | "Less" | "LessEqual" | "Equal" | "NotEqual" | "LogicalAnd" | "LogicalOr" => {
             // The other operand is one number, or carries the classes too.
             let other = 1 - at.input.min(1);
             let single = flow.view.scopes[at.scope].inputs[at.node]
@@ -64,11 +80,19 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
         }
         "Sum" | "Max" | "Min" | "Mean" | "Prod" if at.input == 0 => {
             let Some(axes) = flow.constants(at.scope, at.edge(1)) else {
-                return Err(flow.not(at.scope, at.out(0), "a reduction over axes that are no constant".into()));
+                return Err(flow.not(
+                    at.scope,
+                    at.out(0),
+                    "a reduction over axes that are no constant".into(),
+                ));
             };
             let over_classes = axes.iter().any(|&a| a.rem_euclid(axis.rank as i64) == axis.axis as i64);
             if !over_classes {
-                return Err(flow.not(at.scope, at.out(0), "a reduction that keeps the class axis has no rule".into()));
+                return Err(flow.not(
+                    at.scope,
+                    at.out(0),
+                    "a reduction that keeps the class axis has no rule".into(),
+                ));
             }
         }
         _ => return Ok(None),

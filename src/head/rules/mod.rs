@@ -26,7 +26,13 @@ pub enum Outcome {
 }
 
 /// Applies the rule of the operation that reads `source` through `edge`.
-pub fn apply(flow: &mut Flow<'_, '_>, scope: usize, edge: Use, source: Source, fact: &Fact) -> Result<Outcome> {
+pub fn apply(
+    flow: &mut Flow<'_, '_>,
+    scope: usize,
+    edge: Use,
+    source: Source,
+    fact: &Fact,
+) -> Result<Outcome> {
     let node = flow.view.node(scope, edge.node);
     let at = At { scope, node: edge.node, input: edge.input, source };
     if passes_anything(&node.op) {
@@ -51,7 +57,11 @@ pub fn apply(flow: &mut Flow<'_, '_>, scope: usize, edge: Use, source: Source, f
                     return Ok(outcome);
                 }
             }
-            Err(flow.not(scope, at.out(0), format!("a class axis reaches operation {}, which has no rule", node.op)))
+            Err(flow.not(
+                scope,
+                at.out(0),
+                format!("a class axis reaches operation {}, which has no rule", node.op),
+            ))
         }
         Fact::Elements(axis) => arrays::apply_elements(flow, at, axis),
         Fact::Sizes { scalar, elements } => sizes::apply(flow, at, *scalar, elements),
@@ -90,8 +100,14 @@ fn variable(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
             Ok(Outcome::Done)
         }
-        "AssignVariableOp" | "VarIsInitializedOp" | "DestroyResourceOp" | "DisableCopyOnRead" => Ok(Outcome::Done),
-        _ => Err(flow.not(at.scope, at.out(0), format!("a class variable reaches operation {op}, which has no rule"))),
+        "AssignVariableOp" | "VarIsInitializedOp" | "DestroyResourceOp" | "DisableCopyOnRead" => {
+            Ok(Outcome::Done)
+        }
+        _ => Err(flow.not(
+            at.scope,
+            at.out(0),
+            format!("a class variable reaches operation {op}, which has no rule"),
+        )),
     }
 }
 
@@ -99,8 +115,18 @@ fn variable(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome
 fn passes_anything(op: &str) -> bool {
     matches!(
         op,
-        "Identity" | "IdentityN" | "Snapshot" | "StopGradient" | "PreventGradient" | "Enter" | "RefEnter" | "Exit"
-            | "NextIteration" | "Switch" | "Merge" | "CheckNumerics"
+        "Identity"
+            | "IdentityN"
+            | "Snapshot"
+            | "StopGradient"
+            | "PreventGradient"
+            | "Enter"
+            | "RefEnter"
+            | "Exit"
+            | "NextIteration"
+            | "Switch"
+            | "Merge"
+            | "CheckNumerics"
     )
 }
 

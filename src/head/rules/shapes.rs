@@ -24,9 +24,9 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             Outcome::Done
         }
         ("Squeeze", 0) => {
-            let dims = ints_attr(node, "squeeze_dims").or_else(|| ints_attr(node, "axis")).unwrap_or_default();
-            let removed: Vec<usize> =
-                dims.iter().map(|&d| d.rem_euclid(axis.rank as i64) as usize).collect();
+            let dims =
+                ints_attr(node, "squeeze_dims").or_else(|| ints_attr(node, "axis")).unwrap_or_default();
+            let removed: Vec<usize> = dims.iter().map(|&d| d.rem_euclid(axis.rank as i64) as usize).collect();
             if removed.is_empty() || removed.contains(&axis.axis) {
                 return refuse(flow, at, "a squeeze that may remove the class axis");
             }
@@ -56,7 +56,8 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             match along {
                 Some(a) if input < last && a.rem_euclid(axis.rank as i64) as usize != axis.axis => {
                     flow.must_join(at.scope, at.node, 0..last);
-                    let outer = if a.rem_euclid(axis.rank as i64) as usize > axis.axis { None } else { axis.tail };
+                    let outer =
+                        if a.rem_euclid(axis.rank as i64) as usize > axis.axis { None } else { axis.tail };
                     flow.learn(at.scope, at.out(0), Fact::Axis(ClassAxis { tail: outer, ..*axis }))?;
                     Outcome::Done
                 }
@@ -71,7 +72,11 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
         ("Unpack", _) => {
             let along = int_attr(node, "axis").unwrap_or(0).rem_euclid(axis.rank as i64) as usize;
             if along == axis.axis {
-                return refuse(flow, at, "the class axis is taken apart (boxes of their own for each class?)");
+                return refuse(
+                    flow,
+                    at,
+                    "the class axis is taken apart (boxes of their own for each class?)",
+                );
             }
             let outputs = usize::try_from(int_attr(node, "num").unwrap_or(0)).unwrap_or(0);
             for out in 0..outputs {
@@ -83,7 +88,8 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             let along = flow.constants(at.scope, at.edge(2)).and_then(|a| a.first().copied());
             let indices = flow.view.scopes[at.scope].inputs[at.node].get(1).copied();
             let rank = indices.and_then(|i| static_rank(flow.view, &flow.found.facts, at.scope, i));
-            let (Some(along), Some(rank), 0) = (along, rank, flow.attr(at.scope, at.node, "batch_dims", 0)) else {
+            let (Some(along), Some(rank), 0) = (along, rank, flow.attr(at.scope, at.node, "batch_dims", 0))
+            else {
                 return refuse(flow, at, "a gather of unknown axis or rank");
             };
             let along = along.rem_euclid(axis.rank as i64) as usize;
@@ -93,12 +99,10 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             let shift = if along < axis.axis { rank.saturating_sub(1) } else { 0 };
             moved(flow, at, 0, axis, axis.rank + rank - 1, axis.axis + shift)?
         }
-        ("Tile", 0) => {
-            match flow.constants(at.scope, at.edge(1)).and_then(|m| m.get(axis.axis).copied()) {
-                Some(1) => moved(flow, at, 0, axis, axis.rank, axis.axis)?,
-                _ => return refuse(flow, at, "a tiling of the class axis"),
-            }
-        }
+        ("Tile", 0) => match flow.constants(at.scope, at.edge(1)).and_then(|m| m.get(axis.axis).copied()) {
+            Some(1) => moved(flow, at, 0, axis, axis.rank, axis.axis)?,
+            _ => return refuse(flow, at, "a tiling of the class axis"),
+        },
         ("Pad" | "PadV2", 0) => pad(flow, at, axis)?,
         _ => return Ok(None),
     };
@@ -113,7 +117,14 @@ fn later(flow: &Flow<'_, '_>, at: At, reason: &str) -> Result<Outcome> {
     Ok(Outcome::Later(flow.not(at.scope, at.out(0), format!("{reason} has no rule"))))
 }
 
-fn moved(flow: &mut Flow<'_, '_>, at: At, out: usize, axis: &ClassAxis, rank: usize, place: usize) -> Result<Outcome> {
+fn moved(
+    flow: &mut Flow<'_, '_>,
+    at: At,
+    out: usize,
+    axis: &ClassAxis,
+    rank: usize,
+    place: usize,
+) -> Result<Outcome> {
     let tail = if place + 1 == rank { Some(1) } else { axis.tail };
     flow.learn(at.scope, at.out(out), Fact::Axis(ClassAxis { rank, axis: place, tail, ..*axis }))?;
     Ok(Outcome::Done)
@@ -189,7 +200,8 @@ fn slice(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome> {
     let begin_to_end = size.value() == Some(columns - begin);
     // With one column in all, a size of one is both; without background it can only be the class.
     if size.value() == Some(1) && (columns != 1 || !axis.background) && !(begin_to_end && axis.background) {
-        let class = usize::try_from(begin - i64::from(axis.background)).ok().filter(|&c| c < flow.growth.classes);
+        let class =
+            usize::try_from(begin - i64::from(axis.background)).ok().filter(|&c| c < flow.growth.classes);
         let Some(class) = class else { return refuse(flow, at, "a slice of the background or of no class") };
         let pick = Pick { scope: at.scope, node: at.node, scores: at.source, class, element: axis.axis };
         if !flow.found.picks.contains(&pick) {
@@ -260,7 +272,11 @@ fn strided_slice(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Ou
         }
     };
     let tail = if place.0 + 1 == rank { Some(1) } else { axis.tail };
-    flow.learn(at.scope, at.out(0), Fact::Axis(ClassAxis { rank, axis: place.0, tail, background, ..*axis }))?;
+    flow.learn(
+        at.scope,
+        at.out(0),
+        Fact::Axis(ClassAxis { rank, axis: place.0, tail, background, ..*axis }),
+    )?;
     Ok(Outcome::Done)
 }
 
@@ -268,7 +284,9 @@ fn strided_slice(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Ou
 fn pad(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome> {
     let view = flow.view;
     let here = &view.scopes[at.scope];
-    let Some(&paddings) = here.inputs[at.node].get(1) else { return refuse(flow, at, "a padding without amounts") };
+    let Some(&paddings) = here.inputs[at.node].get(1) else {
+        return refuse(flow, at, "a padding without amounts");
+    };
     // A size less itself is recorded as a size of no units.
     let zero = |e: &Element| e.value() == Some(0) || matches!(e, Element::Grows(Span { units: 0, .. }));
     let amounts = match paddings {

@@ -14,7 +14,9 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, scalar: bool, elements: &[(usize, 
     }
     let node = flow.view.node(at.scope, at.node);
     match (&*node.op, at.input) {
-        ("Cast", 0) => flow.learn(at.scope, at.out(0), Fact::Sizes { scalar, elements: elements.to_vec() })?,
+        ("Cast", 0) => {
+            flow.learn(at.scope, at.out(0), Fact::Sizes { scalar, elements: elements.to_vec() })?
+        }
         ("StridedSlice", 0) => return cut(flow, at, elements),
         ("Unpack", 0) => {
             for &(i, span) in elements {
@@ -32,7 +34,11 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, scalar: bool, elements: &[(usize, 
             let mut offset = 0;
             for input in 0..inputs - usize::from(node.op == "ConcatV2") {
                 let Some(part) = flow.elements(at.scope, at.edge(input)) else {
-                    return Ok(Outcome::Later(flow.not(at.scope, at.out(0), "sizes joined with a vector of unknown length".into())));
+                    return Ok(Outcome::Later(flow.not(
+                        at.scope,
+                        at.out(0),
+                        "sizes joined with a vector of unknown length".into(),
+                    )));
                 };
                 for (i, element) in part.iter().enumerate() {
                     if let Element::Grows(span) = element {
@@ -59,37 +65,68 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, scalar: bool, elements: &[(usize, 
         ("Select" | "SelectV2", 1 | 2) => {}
         ("Fill", 0) => {
             let Some(dims) = flow.elements(at.scope, at.edge(0)) else {
-                return Ok(Outcome::Later(flow.not(at.scope, at.out(0), "a filled tensor of unknown rank".into())));
+                return Ok(Outcome::Later(flow.not(
+                    at.scope,
+                    at.out(0),
+                    "a filled tensor of unknown rank".into(),
+                )));
             };
             for &(axis, span) in elements {
-                let tail = dims.get(axis + 1..).unwrap_or_default().iter().try_fold(1usize, |product, e| {
-                    product.checked_mul(usize::try_from(e.value()?).ok()?)
-                });
-                let fact = ClassAxis { rank: dims.len(), axis, outer: Some(span.units), inner: 1, tail, background: span.background };
+                let tail =
+                    dims.get(axis + 1..).unwrap_or_default().iter().try_fold(1usize, |product, e| {
+                        product.checked_mul(usize::try_from(e.value()?).ok()?)
+                    });
+                let fact = ClassAxis {
+                    rank: dims.len(),
+                    axis,
+                    outer: Some(span.units),
+                    inner: 1,
+                    tail,
+                    background: span.background,
+                };
                 flow.learn(at.scope, at.out(0), Fact::Axis(fact))?;
             }
         }
         ("Assert" | "Print" | "PrintV2" | "NoOp", _) => {}
         (op, _) => {
-            return Err(flow.not(at.scope, at.out(0), format!("a size of the class axis reaches operation {op}, which has no rule")));
+            return Err(flow.not(
+                at.scope,
+                at.out(0),
+                format!("a size of the class axis reaches operation {op}, which has no rule"),
+            ));
         }
     }
     Ok(Outcome::Done)
 }
 
 fn cut(flow: &mut Flow<'_, '_>, at: At, elements: &[(usize, Span)]) -> Result<Outcome> {
-    let [begin, end, strides] = [1, 2, 3].map(|i| flow.constants(at.scope, at.edge(i)).and_then(|v| v.first().copied()));
+    let [begin, end, strides] =
+        [1, 2, 3].map(|i| flow.constants(at.scope, at.edge(i)).and_then(|v| v.first().copied()));
     let (Some(begin), Some(end), Some(1)) = (begin, end, strides) else {
-        return Err(flow.not(at.scope, at.out(0), "a cut of sizes by numbers that are no constants has no rule".into()));
+        return Err(flow.not(
+            at.scope,
+            at.out(0),
+            "a cut of sizes by numbers that are no constants has no rule".into(),
+        ));
     };
     let mask = |key| flow.attr(at.scope, at.node, key, 0) & 1 == 1;
     let shrink = mask("shrink_axis_mask");
     let length = flow.elements(at.scope, at.edge(0)).map(|e| e.len() as i64);
     let absolute = |index: i64| if index < 0 { length.map(|l| l + index) } else { Some(index) };
     let first = if mask("begin_mask") { Some(0) } else { absolute(begin) };
-    let last = if shrink { first.map(|f| f + 1) } else if mask("end_mask") { Some(i64::MAX) } else { absolute(end) };
+    let last = if shrink {
+        first.map(|f| f + 1)
+    } else if mask("end_mask") {
+        Some(i64::MAX)
+    } else {
+        absolute(end)
+    };
     let (Some(first), Some(last)) = (first, last) else {
-        return Ok(Outcome::Later(flow.not(at.scope, at.out(0), "a cut of sizes from the end of a vector of unknown length".into())));
+        return Ok(Outcome::Later(flow.not(
+            at.scope,
+            at.out(0),
+            "a cut of sizes from the end of a vector of unknown length".into(),
+        )));
     };
     let kept: Vec<(usize, Span)> = elements
         .iter()
@@ -108,7 +145,9 @@ fn same(flow: &mut Flow<'_, '_>, at: At, elements: &[(usize, Span)]) -> Result<O
     let other = flow.elements(at.scope, at.edge(1 - at.input.min(1)));
     Ok(match other.as_deref() {
         Some([Element::Grows(s)]) if *s == span => Some(span),
-        Some(&[Element::Constant { scope, node, element, value, edge: Some(edge) }]) if value == span.value(flow.growth) => {
+        Some(&[Element::Constant { scope, node, element, value, edge: Some(edge) }])
+            if value == span.value(flow.growth) =>
+        {
             flow.change_constant(scope, node, edge, element, span);
             Some(span)
         }

@@ -1,0 +1,122 @@
+//! `tfgraft grow`: graph surgery alone.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use serde::Serialize;
+
+use super::output;
+use crate::data::LabelMap;
+use crate::export::changes::WeightChanges;
+use crate::export::prove::{Proof, probe_pictures};
+use crate::graft::{Graft, GraftOptions, NewClass};
+use crate::runtime::{SessionConfig, library};
+use crate::saved_model::SavedModel;
+
+/// Give a model room for more classes, without training
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// SavedModel folder, zoo folder with saved_model/, or frozen_inference_graph.pb
+    pub model: PathBuf,
+    /// A new class: NAME (silent: it never fires), NAME=random (seeded), NAME=like:ID (a copy of that class's columns)
+    #[arg(long, required = true, value_name = "NAME[=INIT]")]
+    pub add: Vec<NewClass>,
+    /// Folder to make; the model goes to DIR/saved_model
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace the output folder where it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Names of the old classes; default: label_map.pbtxt beside the model, else COCO's for 90 classes
+    #[arg(long, value_name = "FILE")]
+    pub label_map: Option<PathBuf>,
+    /// Seed of random columns
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Threads for TensorFlow [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Folder of TensorFlow's library
+    #[arg(long, value_name = "DIR")]
+    pub tensorflow: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    output: String,
+    classes_before: usize,
+    classes_after: usize,
+    proof: Proof,
+    weights: WeightChanges,
+    nodes_changed: usize,
+    nodes_added: usize,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let model = SavedModel::read(&args.model)?;
+    let mut graft = Graft::new(model, &args.add)?;
+    let names = args.add.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+    let (mut labels, _) =
+        LabelMap::for_model(args.label_map.as_deref(), &args.model, graft.classes_before() as u32)?;
+    labels.append(&names, graft.classes_before() as u32 + 1).context("label map")?;
+    library::load(args.tensorflow.as_deref())?;
+    let options = GraftOptions {
+        output: args.output.clone(),
+        overwrite: args.overwrite,
+        session: SessionConfig { threads: args.threads, optimize: false },
+    };
+    let staging = graft.stage(&options)?;
+    let proof = graft.prove_silent(&staging, &options, &probe_pictures())?;
+    let columns = graft.initial_columns(args.seed)?;
+    let weights = graft.write(&staging, &columns)?;
+    graft.write_companions(&staging, &labels)?;
+    let output = staging.publish()?;
+    let report = Report {
+        output: output.display().to_string(),
+        classes_before: graft.classes_before(),
+        classes_after: graft.classes_before() + args.add.len(),
+        proof,
+        weights,
+        nodes_changed: graft.grown.changes.changed.len(),
+        nodes_added: graft.grown.changes.added.len(),
+    };
+    if args.json {
+        return output::json(&report);
+    }
+    for line in lines(&report) {
+        output::line(&line)?;
+    }
+    Ok(())
+}
+
+fn lines(report: &Report) -> Vec<String> {
+    let largest =
+        report.proof.largest_difference.iter().map(|(name, d)| format!("{name} {d:.1e}")).collect::<Vec<_>>();
+    let mut lines = vec![
+        format!("{} → {} classes: {}", report.classes_before, report.classes_after, report.output),
+        format!(
+            "proof              silent copy equals the source on {} pictures, {} detections (largest difference: {})",
+            report.proof.pictures,
+            report.proof.detections,
+            largest.join(", ")
+        ),
+        format!("graph              {} nodes changed, {} added", report.nodes_changed, report.nodes_added),
+        format!("weights            {} unchanged bit for bit", report.weights.unchanged),
+    ];
+    for change in &report.weights.changed {
+        lines.push(format!(
+            "                   {} {:?} → {:?}, {} new values, old columns {}",
+            change.tensor,
+            change.before,
+            change.after,
+            change.new_values,
+            if change.old_columns_bit_equal { "bit-equal" } else { "CHANGED" }
+        ));
+    }
+    lines
+}

@@ -1,0 +1,182 @@
+//! The proof of a growth: with silent new columns the grown model gives the old model's outputs.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::data::Picture;
+use crate::error::{Error, Result};
+use crate::runtime::{AnyTensor, ServingModel};
+
+/// Old scores move by up to 6e-7 because a wider convolution blocks its sums differently (measured); boxes of the
+/// unchanged box head do not.
+pub const TOLERANCE: f32 = 1e-5;
+
+/// What a proof compared.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Proof {
+    /// Pictures that both models were run on.
+    pub pictures: usize,
+    /// Largest difference by output.
+    pub largest_difference: BTreeMap<String, f32>,
+    /// Detections that were matched.
+    pub detections: usize,
+}
+
+/// Runs both models on the pictures and compares every output. `classes` is the old count without background.
+///
+/// Errors: [`Error::CheckFailed`] with the output and the picture.
+pub fn prove(old: &ServingModel, new: &ServingModel, pictures: &[Picture], added: usize) -> Result<Proof> {
+    let mut proof = Proof::default();
+    for (number, picture) in pictures.iter().enumerate() {
+        let run = |model: &ServingModel| {
+            model.run_image(&picture.rgb, picture.height as usize, picture.width as usize)
+        };
+        let (before, after) = (run(old)?, run(new)?);
+        let failed = |output: &str, reason: String| {
+            Error::CheckFailed(format!(
+                "output {output} of the grown model on probe picture {number}: {reason}"
+            ))
+        };
+        if !before.keys().eq(after.keys()) {
+            return Err(failed("names", "they differ from the source's".into()));
+        }
+        for (name, before) in &before {
+            // Per-detection outputs are compared below, detection by detection: ties may trade places.
+            if name.starts_with("detection_") || name == "num_detections" {
+                continue;
+            }
+            let (Some(after), Ok(values)) = (after.get(name), before.f32()) else { continue };
+            let difference = compare(before, values, after, added).map_err(|reason| failed(name, reason))?;
+            let largest = proof.largest_difference.entry(name.clone()).or_default();
+            *largest = largest.max(difference);
+        }
+        let (detections, difference) =
+            match_detections(&before, &after).map_err(|reason| failed("detection_*", reason))?;
+        proof.detections += detections;
+        let largest = proof.largest_difference.entry("detections".into()).or_default();
+        *largest = largest.max(difference);
+    }
+    proof.pictures = pictures.len();
+    if proof.pictures == 0 {
+        return Err(Error::CheckFailed("no picture was compared".into()));
+    }
+    Ok(proof)
+}
+
+/// The largest difference over old columns; the last axis may have `added` more in the new tensor.
+fn compare(
+    before: &AnyTensor,
+    values: &[f32],
+    after: &AnyTensor,
+    added: usize,
+) -> std::result::Result<f32, String> {
+    let grown = after.f32().map_err(|e| e.to_string())?;
+    let (old_shape, new_shape) = (before.shape(), after.shape());
+    let (old_last, new_last) =
+        (old_shape.last().copied().unwrap_or(1), new_shape.last().copied().unwrap_or(1));
+    let same_front = old_shape.len() == new_shape.len()
+        && old_shape.iter().rev().skip(1).eq(new_shape.iter().rev().skip(1));
+    if !same_front || (new_last != old_last && new_last != old_last + added) {
+        return Err(format!("shape {new_shape:?}, expected {old_shape:?} with {added} more columns"));
+    }
+    let rows = values.chunks_exact(old_last.max(1)).zip(grown.chunks_exact(new_last.max(1)));
+    let mut largest = 0f32;
+    for (old, new) in rows {
+        for (a, b) in old.iter().zip(new) {
+            // Infinite boxes of a wild model are the same infinity, and no number is no number.
+            let difference = if a.to_bits() == b.to_bits() { 0.0 } else { (a - b).abs() };
+            if !(difference <= TOLERANCE * a.abs().max(1.0)) {
+                return Err(format!("{b} where the source gives {a}"));
+            }
+            largest = largest.max(difference);
+        }
+    }
+    Ok(largest)
+}
+
+struct Detection {
+    class: f32,
+    score: f32,
+    bounds: [f32; 4],
+}
+
+fn detections(outputs: &BTreeMap<String, AnyTensor>) -> Option<Vec<Detection>> {
+    let values = |name: &str| outputs.get(name)?.f32().ok();
+    let (boxes, scores, classes) =
+        (values("detection_boxes")?, values("detection_scores")?, values("detection_classes")?);
+    let count = values("num_detections")?.first().map_or(0, |&n| n as usize).min(scores.len());
+    let found = (0..count).filter_map(|i| {
+        let bounds = boxes.get(4 * i..4 * i + 4)?.try_into().ok()?;
+        Some(Detection { class: *classes.get(i)?, score: scores[i], bounds })
+    });
+    // Padding has a score of zero or less.
+    Some(found.filter(|d| d.score > 0.0).collect())
+}
+
+/// Matches detections one to one by class, score and box. Those at the very end of the list may differ: equal scores
+/// compete for the last places.
+fn match_detections(
+    before: &BTreeMap<String, AnyTensor>,
+    after: &BTreeMap<String, AnyTensor>,
+) -> std::result::Result<(usize, f32), String> {
+    let (Some(old), Some(new)) = (detections(before), detections(after)) else {
+        return Err("detection boxes, scores, classes or their number are missing".into());
+    };
+    let last = old.last().map_or(0.0, |d| d.score);
+    let mut taken = vec![false; new.len()];
+    let (mut matched, mut largest) = (0, 0f32);
+    for d in &old {
+        let found = new.iter().enumerate().find(|(i, other)| {
+            !taken[*i]
+                && other.class == d.class
+                && (other.score - d.score).abs() <= TOLERANCE
+                && other
+                    .bounds
+                    .iter()
+                    .zip(&d.bounds)
+                    .all(|(a, b)| a == b || (a - b).abs() <= 10.0 * TOLERANCE)
+        });
+        match found {
+            Some((i, other)) => {
+                taken[i] = true;
+                matched += 1;
+                largest = largest.max((other.score - d.score).abs());
+            }
+            None if d.score <= last + TOLERANCE => {}
+            None => {
+                return Err(format!(
+                    "no detection of class {} with score {} at {:?}",
+                    d.class, d.score, d.bounds
+                ));
+            }
+        }
+    }
+    if new.len() != old.len() {
+        return Err(format!("{} detections, the source has {}", new.len(), old.len()));
+    }
+    Ok((matched, largest))
+}
+
+/// Pictures to probe with when the user has given none: coloured shapes on gradients, the same every time.
+pub fn probe_pictures() -> Vec<Picture> {
+    [(320u32, 240u32), (240, 360)]
+        .into_iter()
+        .enumerate()
+        .map(|(seed, (width, height))| {
+            let mut rgb = Vec::with_capacity((width * height * 3) as usize);
+            for y in 0..height {
+                for x in 0..width {
+                    let tile = (x / 40 + y / 30 * 5 + seed as u32 * 7).wrapping_mul(2_654_435_761);
+                    let disc = (x % 80).abs_diff(40).pow(2) + (y % 60).abs_diff(30).pow(2) < 500;
+                    for channel in 0..3 {
+                        let base = (x * 160 / width + y * 60 / height) as u8;
+                        let shade = (tile >> (8 * channel + 3)) as u8;
+                        rgb.push(if disc { shade } else { base.wrapping_add(20 * channel as u8) });
+                    }
+                }
+            }
+            Picture { width, height, rgb }
+        })
+        .collect()
+}

@@ -1,0 +1,118 @@
+//! Writes a grown model as a SavedModel folder: variables first, saved_model.pb last.
+
+use std::fs;
+use std::path::Path;
+
+use prost::Message;
+
+use super::values::widened;
+use crate::error::{Error, Result};
+use crate::graph::MAIN;
+use crate::graph::tensor::{attr, float_tensor};
+use crate::head::{ClassLayer, Grown, LayerValues, NewColumns, Understood, Weights};
+use crate::pb;
+use crate::pb::attr_value::Value;
+use crate::runtime::{AnyTensor, bundle};
+use crate::saved_model::SavedModel;
+use crate::saved_model::source::SAVED_MODEL_PB;
+
+/// protobuf cannot hold more; a frozen graph near it would not load anywhere.
+const MAX_PROTO: usize = i32::MAX as usize;
+
+/// Writes `folder` (created; must not exist) with the grown graph and the old columns plus `new` ones.
+///
+/// fingerprint.pb is left out: it would describe the source. Errors: [`Error::Io`], [`Error::TensorFlow`].
+pub fn write_model(
+    folder: &Path,
+    source: &SavedModel,
+    understood: &Understood,
+    grown: &Grown,
+    old: &[LayerValues],
+    new: &[NewColumns],
+) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let mut meta = grown.meta.clone();
+    let mut replaced = Vec::new();
+    for (layer, (old, new)) in understood.layers.iter().zip(old.iter().zip(new)) {
+        let wide = widened(layer, old, new, grown.growth)?;
+        place(&mut meta, &mut replaced, layer, &layer.kernel, &wide.kernel, wide.biases.len(), true)?;
+        place(&mut meta, &mut replaced, layer, &layer.biases, &wide.biases, wide.biases.len(), false)?;
+    }
+    let variables = folder.join("variables");
+    fs::create_dir(&variables).map_err(|e| Error::io(&variables, e))?;
+    if let Some(prefix) = source.variables_prefix() {
+        let entries: Vec<(String, pb::DataType)> = understood
+            .variables
+            .all
+            .iter()
+            .map(|v| (v.key.clone(), v.dtype))
+            .chain(understood.variables.others.iter().cloned())
+            .collect();
+        bundle::rewrite(&prefix, &variables.join("variables"), &entries, &replaced)?;
+    }
+    if let Some(dir) = source.dir() {
+        for extra in ["assets", "assets.extra"] {
+            copy_tree(&dir.join(extra), &folder.join(extra))?;
+        }
+    }
+    let proto = pb::SavedModel { meta_graphs: vec![meta], ..source.proto.clone() };
+    if proto.encoded_len() > MAX_PROTO {
+        return Err(Error::Usage(format!(
+            "the grown graph would have {} bytes, more than the 2 GiB that a protobuf file can hold",
+            proto.encoded_len()
+        )));
+    }
+    let file = folder.join(SAVED_MODEL_PB);
+    fs::write(&file, proto.encode_to_vec()).map_err(|e| Error::io(&file, e))
+}
+
+fn place(
+    meta: &mut pb::MetaGraphDef,
+    replaced: &mut Vec<(String, AnyTensor)>,
+    layer: &ClassLayer,
+    weights: &Weights,
+    values: &[f32],
+    channels: usize,
+    kernel: bool,
+) -> Result<()> {
+    let mut shape = if kernel { layer.kernel_shape.clone() } else { vec![channels] };
+    if let Some(last) = shape.last_mut() {
+        *last = channels;
+    }
+    match weights {
+        Weights::Variable(variable) => replaced.push((variable.key.clone(), AnyTensor::new(&shape, values)?)),
+        Weights::Constant { scope, node, name } => {
+            let nodes = meta.graph_def.as_mut().and_then(|g| {
+                if *scope == MAIN {
+                    return Some(&mut g.node);
+                }
+                Some(&mut g.library.as_mut()?.function.get_mut(scope - 1)?.node_def)
+            });
+            let node = nodes.and_then(|n| n.get_mut(*node)).filter(|n| n.name == *name).ok_or_else(|| {
+                Error::NotUnderstood {
+                    tensor: name.clone(),
+                    reason: "this constant is gone from the grown graph".into(),
+                }
+            })?;
+            node.attr.insert("value".into(), attr(Value::Tensor(float_tensor(&shape, values))));
+        }
+    }
+    Ok(())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    if !from.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(to).map_err(|e| Error::io(to, e))?;
+    for entry in fs::read_dir(from).map_err(|e| Error::io(from, e))? {
+        let entry = entry.map_err(|e| Error::io(from, e))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy_tree(&source, &target)?;
+        } else {
+            fs::copy(&source, &target).map_err(|e| Error::io(&source, e))?;
+        }
+    }
+    Ok(())
+}

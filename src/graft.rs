@@ -1,0 +1,177 @@
+//! The steps that `grow` and `retrain` share: grow the graph, prove it, place columns, write, compare.
+
+use std::fs;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::data::{LabelMap, Picture};
+use crate::error::{Error, Result};
+use crate::export::changes::{WeightChanges, list_changes};
+use crate::export::{Proof, Staging, prove, read_values, write_model};
+use crate::head::columns::initial;
+use crate::head::{Grown, Init, LayerValues, NewColumns, Understood, grow, understand};
+use crate::pipeline_config;
+use crate::runtime::{ServingModel, SessionConfig};
+use crate::saved_model::{SavedModel, SourceKind};
+
+/// A class to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewClass {
+    /// Its name in the label map.
+    pub name: String,
+    /// What its columns start as.
+    pub init: Init,
+}
+
+impl FromStr for NewClass {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, init) = text.split_once('=').unwrap_or((text, "silent"));
+        if name.trim().is_empty() {
+            return Err(Error::Usage(format!("{text:?} names no class; expected NAME or NAME=INIT")));
+        }
+        Ok(Self { name: name.to_owned(), init: init.parse()? })
+    }
+}
+
+/// How to write a graft.
+#[derive(Debug, Clone)]
+pub struct GraftOptions {
+    /// The folder to make.
+    pub output: PathBuf,
+    /// Whether an existing one may be replaced.
+    pub overwrite: bool,
+    /// How to run models for proofs.
+    pub session: SessionConfig,
+}
+
+/// A model with room for new classes, in memory.
+#[derive(Debug)]
+pub struct Graft {
+    /// The source.
+    pub model: SavedModel,
+    /// Its head and variables.
+    pub understood: Understood,
+    /// Its grown graph.
+    pub grown: Grown,
+    /// What each new class's columns start as.
+    inits: Vec<Init>,
+    /// Old values of the class layers, read when first needed.
+    values: Option<Vec<LayerValues>>,
+}
+
+impl Graft {
+    /// Understands a model and grows its graph; nothing is run or written yet.
+    pub fn new(model: SavedModel, add: &[NewClass]) -> Result<Self> {
+        let understood = understand(model.meta())?;
+        let grown = grow(model.meta(), &understood, add.len())?;
+        Ok(Self { model, understood, grown, inits: add.iter().map(|c| c.init).collect(), values: None })
+    }
+
+    /// Classes of the source, without background.
+    pub fn classes_before(&self) -> usize {
+        self.grown.growth.classes
+    }
+
+    /// Old values of the class layers, in the order of `understood.layers`.
+    pub fn values(&mut self) -> Result<&[LayerValues]> {
+        if self.values.is_none() {
+            self.values = Some(read_values(&self.model, &self.understood.layers)?);
+        }
+        Ok(self.values.as_deref().unwrap_or_default())
+    }
+
+    /// Columns by each class's `INIT`.
+    pub fn initial_columns(&mut self, seed: u64) -> Result<Vec<NewColumns>> {
+        let inits = self.inits.clone();
+        self.start_columns(&inits, seed)
+    }
+
+    fn start_columns(&mut self, inits: &[Init], seed: u64) -> Result<Vec<NewColumns>> {
+        let growth = self.grown.growth;
+        let axes: Vec<_> = self.understood.layers.iter().map(|l| l.axis).collect();
+        let layer = |(i, (values, axis)): (usize, (&LayerValues, _))| {
+            initial(values, axis, growth, inits, seed.wrapping_add(i as u64))
+        };
+        self.values()?.iter().zip(&axes).enumerate().map(layer).collect()
+    }
+
+    /// Prepares the output folder.
+    pub fn stage(&self, options: &GraftOptions) -> Result<Staging> {
+        Staging::new(&options.output, options.overwrite)
+    }
+
+    /// Shows that the grown graph is the old one where the new classes are silent, on these pictures.
+    pub fn prove_silent(
+        &mut self,
+        staging: &Staging,
+        options: &GraftOptions,
+        pictures: &[Picture],
+    ) -> Result<Proof> {
+        let silent = vec![Init::Silent; self.grown.growth.added];
+        let columns = self.start_columns(&silent, 0)?;
+        let folder = staging.path().join("silent");
+        write_model(
+            &folder,
+            &self.model,
+            &self.understood,
+            &self.grown,
+            self.values.as_deref().unwrap_or_default(),
+            &columns,
+        )?;
+        let old = self.serve_source(staging, &options.session)?;
+        let new = ServingModel::load(&folder, &options.session)?;
+        let proof = prove(&old, &new, pictures, self.grown.growth.added)?;
+        fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        Ok(proof)
+    }
+
+    /// The source, ready to run. A frozen graph is wrapped in a SavedModel within the staging folder for that.
+    fn serve_source(&self, staging: &Staging, session: &SessionConfig) -> Result<ServingModel> {
+        match &self.model.source.kind {
+            SourceKind::SavedModel(dir) => ServingModel::load(dir, session),
+            SourceKind::FrozenGraph(_) => {
+                let folder = staging.path().join("source");
+                fs::create_dir(&folder).map_err(|e| Error::io(&folder, e))?;
+                let file = folder.join("saved_model.pb");
+                let bytes = prost::Message::encode_to_vec(&self.model.proto);
+                fs::write(&file, bytes).map_err(|e| Error::io(&file, e))?;
+                let model = ServingModel::load(&folder, session);
+                fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+                model
+            }
+        }
+    }
+
+    /// Writes the model with its columns to the staging folder, reads it back and compares every weight.
+    pub fn write(&mut self, staging: &Staging, columns: &[NewColumns]) -> Result<WeightChanges> {
+        self.values()?;
+        let folder = staging.path().join("saved_model");
+        write_model(
+            &folder,
+            &self.model,
+            &self.understood,
+            &self.grown,
+            self.values.as_deref().unwrap_or_default(),
+            columns,
+        )?;
+        let written = SavedModel::read(&folder)?;
+        let changes = list_changes(&self.model, &written, &self.understood.layers, self.grown.growth)?;
+        changes.check()?;
+        Ok(changes)
+    }
+
+    /// Writes what an OD API user finds beside a model: label map and pipeline.config.
+    pub fn write_companions(&self, staging: &Staging, labels: &LabelMap) -> Result<()> {
+        labels.write(&staging.path().join("label_map.pbtxt"))?;
+        if let Some(config) = &self.model.source.pipeline_config {
+            let text = fs::read_to_string(config).map_err(|e| Error::io(config, e))?;
+            let target = staging.path().join("pipeline.config");
+            let classes = self.grown.growth.classes + self.grown.growth.added;
+            fs::write(&target, pipeline_config::with_classes(&text, classes))
+                .map_err(|e| Error::io(&target, e))?;
+        }
+        Ok(())
+    }
+}
