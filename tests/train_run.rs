@@ -1,5 +1,7 @@
 //! Trains on red squares with a network that sees the mean colour of each cell.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
 use std::path::Path;
 
 use tfgraft::data::{BoxYxyx, Dataset, ImageSource, LabelledImage, Object, Picture};
