@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn whole_pictures_are_resized_as_tensorflow_does() {
         for (width, height) in [(97, 61), (640, 480), (20, 33)] {
-            let rgb = (0..width * height * 3).map(|i| (i * 7919 % 253) as u8).collect();
+            let rgb = (0..u64::from(width * height * 3)).map(|i| (i * 7919 % 253) as u8).collect();
             let picture = Picture { width, height, rgb };
             let Some(expected) = resized_by_tensorflow(&picture, (48, 60)) else {
                 eprintln!("skipped: no TensorFlow library");
