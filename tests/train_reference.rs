@@ -5,6 +5,8 @@
 //! `old.npz` (old layers W [depth, anchors, columns], b); `rows_*.npz` (kept rows X, Y, V of each level, the objective
 //! and the columns W, b that came out).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -12,8 +14,9 @@ use tfgraft::data::BoxYxyx;
 use tfgraft::head::columns::LayerValues;
 use tfgraft::train::cache::{CacheOptions, FeatureCache};
 use tfgraft::train::frozen_columns::{FitOptions, fit};
-use tfgraft::train::shape::LayerSize;
+use tfgraft::train::shape::{Geometry, LayerSize};
 use tfgraft::train::targets::{Truth, soft};
+use tfgraft::train::views::object_view;
 
 /// A NumPy array as f64, with its shape.
 struct Array {
@@ -110,6 +113,24 @@ fn targets_are_those_of_the_reference() {
             assert!((f64::from(*overlap) - a.max(*d)).abs() < 1e-5, "{name}");
         }
     }
+}
+
+#[test]
+fn views_are_those_of_the_reference() {
+    let Some(folder) = folder() else { return };
+    let whole = npz(&std::fs::read(folder.join("ducky0_view0.npz")).unwrap());
+    let seen = npz(&std::fs::read(folder.join("ducky0_view5.npz")).unwrap());
+    // View 3 around the object of the picture that the reference numbers 1.
+    let view = object_view(1, &whole["gt"].boxes(), 3, Geometry::Squash, 0);
+    for (got, expected) in view.window.iter().zip(&seen["window"].values) {
+        assert!((got - expected).abs() < 1e-5, "{:?} and {:?}", view.window, seen["window"].values);
+    }
+    assert_eq!(view.flip, seen["flip"].values == [1.0]);
+    let (placed, visible) = view.place(&whole["gt"].boxes()[0], (1.0, 1.0));
+    for (got, expected) in placed.to_array().iter().zip(&seen["gt"].values) {
+        assert!((f64::from(*got) - expected).abs() < 1e-5, "{placed:?}");
+    }
+    assert!((f64::from(visible) - seen["vis"].values[0]).abs() < 1e-4);
 }
 
 #[test]

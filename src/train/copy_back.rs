@@ -10,6 +10,7 @@ use super::cache::FeatureCache;
 use super::features::Shown;
 use super::loss::{Logits, LossGraph};
 use super::objective::accumulate;
+use super::parameters::Columns;
 use super::random::SplitMix;
 use super::shape::{LayerSize, NetworkShape};
 use super::targets::{Truth, matched, select};
@@ -223,9 +224,23 @@ pub fn descend(
             return Err(Error::Data(format!("training diverged at step {number}: lower the learning rate")));
         }
         let rate = options.rate * (number as f64 / options.warmup.max(1) as f64).min(1.0);
-        for (layer, (kernel, biases)) in layers.iter_mut().zip(&slopes) {
-            advance(&mut layer.kernel, &mut layer.kernel_speed, kernel, normaliser, rate, options.momentum);
-            advance(&mut layer.biases, &mut layer.bias_speed, biases, normaliser, rate, options.momentum);
+        for (layer, slope) in layers.iter_mut().zip(&slopes) {
+            advance(
+                &mut layer.kernel,
+                &mut layer.kernel_speed,
+                &slope.kernel,
+                normaliser,
+                rate,
+                options.momentum,
+            );
+            advance(
+                &mut layer.biases,
+                &mut layer.bias_speed,
+                &slope.biases,
+                normaliser,
+                rate,
+                options.momentum,
+            );
         }
         losses.push(loss);
         step(number, loss);
@@ -277,12 +292,13 @@ impl Layer {
         layer: usize,
         batch: &[usize],
         total: usize,
-    ) -> Result<(f64, f64, (Vec<f64>, Vec<f64>))> {
+    ) -> Result<(f64, f64, Columns)> {
         let LayerSize { depth, anchors } = self.size;
         let w = AnyTensor::new(&[depth, anchors * total], &self.kernel)?;
         let b = AnyTensor::new(&[anchors * total], &self.biases)?;
         let (mut loss, mut positives) = (0.0, 0.0);
-        let mut slopes = (vec![0.0; self.kernel.len()], vec![0.0; self.biases.len()]);
+        let mut slopes =
+            Columns { kernel: vec![0.0; self.kernel.len()], biases: vec![0.0; self.biases.len()] };
         for &view in batch {
             let got = cache.read(layer, view, |parts| {
                 let [x, classes, stands_for] = parts else {
@@ -299,8 +315,8 @@ impl Layer {
             let Some((run, matched)) = got else { continue };
             loss += run.loss;
             positives += matched as f64;
-            accumulate(&mut slopes.0, run.kernel.f32()?);
-            accumulate(&mut slopes.1, run.biases.f32()?);
+            accumulate(&mut slopes.kernel, run.kernel.f32()?);
+            accumulate(&mut slopes.biases, run.biases.f32()?);
         }
         Ok((loss, positives, slopes))
     }
@@ -375,9 +391,9 @@ mod tests {
             let ((up, high), (down, low)) = (step(1e-2), step(-1e-2));
             let difference = (up - down) / f64::from(high - low);
             assert!(
-                (slope.0[at] - difference).abs() < 1e-2 * difference.abs().max(1.0),
+                (slope.kernel[at] - difference).abs() < 1e-2 * difference.abs().max(1.0),
                 "{at}: {} {difference}",
-                slope.0[at]
+                slope.kernel[at]
             );
         }
     }

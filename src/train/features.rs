@@ -110,9 +110,8 @@ impl Showing<'_> {
                 .name("views".into())
                 .spawn_scoped(scope, move || self.render_all(shape, &to))
                 .map_err(|error| Error::Data(format!("no thread to read pictures with: {error}")))?;
-            // Taken into this block so that an error closes the channel, which ends the thread.
-            let from = from;
-            for rendered in &from {
+            // An error returns from this block, which closes the channel and so ends the thread.
+            for rendered in from {
                 let Rendered { number, of_picture, truths, rgb } = rendered?;
                 let features = backbone.run(&rgb, height, width)?;
                 check_features(shape, &features)?;

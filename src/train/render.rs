@@ -133,6 +133,56 @@ mod tests {
         assert_eq!(mirrored[..9].iter().step_by(3).copied().collect::<Vec<u8>>(), [40, 20, 0]);
     }
 
+    /// `ResizeBilinear` as exported models have it, on float32 [1, height, width, 3].
+    fn resized_by_tensorflow(picture: &Picture, size: (usize, usize)) -> Option<Vec<f32>> {
+        use crate::graph::tensor::{attr, shape_proto};
+        use crate::pb::{self, DataType, attr_value::Value};
+        use crate::runtime::{AnyTensor, GraphSession, SessionConfig};
+        use prost::Message;
+        crate::runtime::library::load(None).ok()?;
+        let node = |name: &str, op: &str, inputs: &[&str], attributes: Vec<(&str, Value)>| pb::NodeDef {
+            name: name.into(),
+            op: op.into(),
+            input: inputs.iter().map(|&input| input.into()).collect(),
+            attr: attributes.into_iter().map(|(name, value)| (name.to_owned(), attr(value))).collect(),
+            ..Default::default()
+        };
+        let (float, int) = (Value::Type(DataType::DtFloat.into()), Value::Type(DataType::DtInt32.into()));
+        let sides = pb::TensorProto {
+            dtype: DataType::DtInt32.into(),
+            tensor_shape: Some(shape_proto(&[2])),
+            int_val: vec![size.0 as i32, size.1 as i32],
+            ..Default::default()
+        };
+        let nodes = vec![
+            node("x", "Placeholder", &[], vec![("dtype", float.clone())]),
+            node("size", "Const", &[], vec![("dtype", int), ("value", Value::Tensor(sides))]),
+            node("y", "ResizeBilinear", &["x", "size"], vec![("T", float)]),
+        ];
+        let graph = pb::GraphDef { node: nodes, ..Default::default() }.encode_to_vec();
+        let session = GraphSession::new(&graph, &SessionConfig::default()).unwrap();
+        let values: Vec<f32> = picture.rgb.iter().map(|v| f32::from(*v)).collect();
+        let x = AnyTensor::new(&[1, picture.height as usize, picture.width as usize, 3], &values).unwrap();
+        Some(session.run(&[("x", &x)], &["y:0"], &[]).unwrap()[0].f32().unwrap().to_vec())
+    }
+
+    #[test]
+    fn whole_pictures_are_resized_as_tensorflow_does() {
+        for (width, height) in [(97, 61), (640, 480), (20, 33)] {
+            let rgb = (0..u64::from(width * height * 3)).map(|i| (i * 7919 % 253) as u8).collect();
+            let picture = Picture { width, height, rgb };
+            let Some(expected) = resized_by_tensorflow(&picture, (48, 60)) else {
+                eprintln!("skipped: no TensorFlow library");
+                return;
+            };
+            let got = render(&picture, &View::WHOLE, (48, 60), Geometry::Squash);
+            assert_eq!(got.len(), expected.len());
+            let furthest =
+                got.iter().zip(&expected).map(|(a, b)| (f32::from(*a) - b).abs()).fold(0.0, f32::max);
+            assert!(furthest < 0.51, "{furthest}");
+        }
+    }
+
     #[test]
     fn outside_is_grey_and_padding_black() {
         let view = View { window: [-1.0, 0.0, 1.0, 2.0], flip: false, colour: None };
