@@ -1,5 +1,7 @@
 //! Running a flat graph: tensors in by name, tensors out by name.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use prost::Message;
 use tensorflow::{Graph, ImportGraphDefOptions, Operation, Output, Session, SessionOptions, SessionRunArgs};
 
@@ -9,7 +11,7 @@ use crate::error::Result;
 /// How TensorFlow is to run a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionConfig {
-    /// Threads for one operation and between operations; TensorFlow's own choice (all cores) without it.
+    /// Threads for one operation and between operations; without it the number given to [`set_threads`].
     ///
     /// The first session of a process decides for all later ones: TensorFlow makes the pools once.
     pub threads: Option<usize>,
@@ -22,6 +24,15 @@ impl Default for SessionConfig {
     fn default() -> Self {
         Self { threads: None, optimize: true }
     }
+}
+
+/// What sessions use whose configuration names no number; 0 leaves it to TensorFlow (all cores).
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets the number of threads for sessions that name none: call it before the first of them, which may be one that
+/// only reads a checkpoint.
+pub fn set_threads(threads: Option<usize>) {
+    THREADS.store(threads.unwrap_or(0), Ordering::Relaxed);
 }
 
 /// `tensorflow.ConfigProto`, the fields set here.
@@ -61,7 +72,8 @@ struct RewriterConfig {
 
 impl SessionConfig {
     fn to_proto(self) -> ConfigProto {
-        let threads = self.threads.map_or(0, |threads| i32::try_from(threads).unwrap_or(i32::MAX));
+        let threads = self.threads.unwrap_or_else(|| THREADS.load(Ordering::Relaxed));
+        let threads = i32::try_from(threads).unwrap_or(i32::MAX);
         let off = GraphOptions {
             optimizer_options: Some(OptimizerOptions { opt_level: -1 }),
             rewrite_options: Some(RewriterConfig { disable_meta_optimizer: true }),
@@ -217,6 +229,18 @@ mod tests {
     }
 
     #[test]
+    fn tensors_without_elements_go_in_and_come_out() {
+        if testing::library().is_none() {
+            return;
+        }
+        let session = GraphSession::new(&adder(), &SessionConfig::default()).unwrap();
+        let nothing = AnyTensor::new::<f32>(&[0, 3], &[]).unwrap();
+        let out = session.run(&[("x", &nothing), ("y", &nothing)], &["sum"], &[]).unwrap();
+        assert_eq!(out[0].shape(), [0, 3]);
+        assert!(out[0].f32().unwrap().is_empty());
+    }
+
+    #[test]
     fn wrong_names_types_and_graphs_are_errors() {
         if testing::library().is_none() {
             return;
@@ -236,6 +260,9 @@ mod tests {
             assert!(session.run(&feeds, &[fetch], &[]).is_err(), "{fetch}");
         }
         assert!(GraphSession::new(b"\xff\xffnot a graph", &SessionConfig::default()).is_err());
+        // An empty graph is a graph; asking it for anything is the mistake.
+        let empty = GraphSession::new(b"", &SessionConfig::default()).unwrap();
+        assert!(empty.run(&[], &["x:0"], &[]).is_err());
         let unknown = graph(vec![node::<&str>("a", "NoSuchOp", &[]).build()]);
         assert!(GraphSession::new(&unknown, &SessionConfig::default()).is_err());
     }
