@@ -7,12 +7,13 @@ use std::str::FromStr;
 use crate::data::{LabelMap, Picture};
 use crate::error::{Error, Result};
 use crate::export::changes::{WeightChanges, list_changes};
-use crate::export::{Proof, Staging, prove, read_values, write_model};
+use crate::export::prove::{Kept, prove_old_scores};
+use crate::export::{Proof, Staging, VariableValues, flat, prove, read_values, write_model};
 use crate::head::columns::initial;
 use crate::head::{Grown, Init, LayerValues, NewColumns, Understood, grow, understand};
 use crate::pipeline_config;
 use crate::runtime::{ServingModel, SessionConfig};
-use crate::saved_model::{SavedModel, SourceKind};
+use crate::saved_model::SavedModel;
 
 /// A class to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +43,6 @@ pub struct GraftOptions {
     pub output: PathBuf,
     /// Whether an existing one may be replaced.
     pub overwrite: bool,
-    /// How to run models for proofs.
-    pub session: SessionConfig,
 }
 
 /// A model with room for new classes, in memory.
@@ -102,46 +101,38 @@ impl Graft {
         Staging::new(&options.output, options.overwrite)
     }
 
+    /// The source, ready to run.
+    pub fn serve_source(&self, variables: &VariableValues, session: &SessionConfig) -> Result<ServingModel> {
+        flat::serve_source(&self.model, variables, session)
+    }
+
     /// Shows that the grown graph is the old one where the new classes are silent, on these pictures.
     pub fn prove_silent(
         &mut self,
-        staging: &Staging,
-        options: &GraftOptions,
+        old: &ServingModel,
+        variables: &VariableValues,
+        session: &SessionConfig,
         pictures: &[Picture],
     ) -> Result<Proof> {
-        let folder = self.write_silent(staging)?;
-        let old = self.serve_source(staging, &options.session)?;
-        let new = ServingModel::load(&folder, &options.session)?;
-        let proof = prove(&old, &new, pictures, self.grown.growth.added)?;
-        fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        Ok(proof)
-    }
-
-    /// Writes the model with silent new columns to the staging folder, for the proof.
-    pub fn write_silent(&mut self, staging: &Staging) -> Result<PathBuf> {
         let silent = vec![Init::Silent; self.grown.growth.added];
         let columns = self.start_columns(&silent, 0)?;
-        let folder = staging.path().join("silent");
-        let old = self.values.as_deref().unwrap_or_default();
-        write_model(&folder, &self.model, &self.understood, &self.grown, old, &columns)?;
-        Ok(folder)
+        let values = self.values.as_deref().unwrap_or_default();
+        let new = flat::serve_grown(&self.understood, &self.grown, variables, values, &columns, session)?;
+        prove(old, &new, pictures, self.grown.growth.added)
     }
 
-    /// The source, ready to run. A frozen graph is wrapped in a SavedModel within the staging folder for that.
-    pub fn serve_source(&self, staging: &Staging, session: &SessionConfig) -> Result<ServingModel> {
-        match &self.model.source.kind {
-            SourceKind::SavedModel(dir) => ServingModel::load(dir, session),
-            SourceKind::FrozenGraph(_) => {
-                let folder = staging.path().join("source");
-                fs::create_dir(&folder).map_err(|e| Error::io(&folder, e))?;
-                let file = folder.join("saved_model.pb");
-                let bytes = prost::Message::encode_to_vec(&self.model.proto);
-                fs::write(&file, bytes).map_err(|e| Error::io(&file, e))?;
-                let model = ServingModel::load(&folder, session);
-                fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-                model
-            }
-        }
+    /// Loads what [`Graft::write`] wrote, as a server would, and holds its old scores against the source's.
+    pub fn verify(
+        &self,
+        staging: &Staging,
+        old: &ServingModel,
+        session: &SessionConfig,
+        pictures: &[Picture],
+    ) -> Result<(Proof, ServingModel)> {
+        let written = ServingModel::load(&staging.path().join("saved_model"), session)?;
+        let growth = self.grown.growth;
+        let kept = Kept { added: growth.added, classes: growth.classes, least_score: 0.3 };
+        Ok((prove_old_scores(old, &written, pictures, &kept)?, written))
     }
 
     /// Writes the model with its columns to the staging folder, reads it back and compares every weight.

@@ -8,9 +8,11 @@ use serde::Serialize;
 
 use super::output;
 use crate::data::LabelMap;
+use crate::export::VariableValues;
 use crate::export::changes::WeightChanges;
 use crate::export::prove::{Proof, probe_pictures};
 use crate::graft::{Graft, GraftOptions, NewClass};
+use crate::progress;
 use crate::runtime::{SessionConfig, library};
 use crate::saved_model::SavedModel;
 
@@ -51,6 +53,7 @@ struct Report {
     classes_before: usize,
     classes_after: usize,
     proof: Proof,
+    old_scores: Proof,
     weights: WeightChanges,
     nodes_changed: usize,
     nodes_added: usize,
@@ -65,22 +68,27 @@ pub fn run(args: Args) -> Result<()> {
         LabelMap::for_model(args.label_map.as_deref(), &args.model, graft.classes_before() as u32)?;
     labels.append(&names, graft.classes_before() as u32 + 1).context("label map")?;
     library::load(args.tensorflow.as_deref())?;
-    let options = GraftOptions {
-        output: args.output.clone(),
-        overwrite: args.overwrite,
-        session: SessionConfig { threads: args.threads, optimize: false },
-    };
-    let staging = graft.stage(&options)?;
-    let proof = graft.prove_silent(&staging, &options, &probe_pictures())?;
+    let session = SessionConfig { threads: args.threads, optimize: false };
+    let staging = graft.stage(&GraftOptions { output: args.output.clone(), overwrite: args.overwrite })?;
+    let spinner = progress::spinner("proving the graph");
+    let variables = VariableValues::read(&graft.model, &graft.understood)?;
+    let probes = probe_pictures();
+    let old = graft.serve_source(&variables, &session)?;
+    let proof = graft.prove_silent(&old, &variables, &session, &probes)?;
+    spinner.finish_and_clear();
+    let spinner = progress::spinner("writing and checking");
     let columns = graft.initial_columns(args.seed)?;
     let weights = graft.write(&staging, &columns)?;
     graft.write_companions(&staging, &labels)?;
+    let (old_scores, _) = graft.verify(&staging, &old, &session, &probes)?;
+    spinner.finish_and_clear();
     let output = staging.publish()?;
     let report = Report {
         output: output.display().to_string(),
         classes_before: graft.classes_before(),
         classes_after: graft.classes_before() + args.add.len(),
         proof,
+        old_scores,
         weights,
         nodes_changed: graft.grown.changes.changed.len(),
         nodes_added: graft.grown.changes.added.len(),
@@ -104,6 +112,10 @@ fn lines(report: &Report) -> Vec<String> {
             report.proof.pictures,
             report.proof.detections,
             largest.join(", ")
+        ),
+        format!(
+            "reload             what was written loads as a SavedModel; {} old detections keep their scores",
+            report.old_scores.detections
         ),
         format!("graph              {} nodes changed, {} added", report.nodes_changed, report.nodes_added),
         format!("weights            {} unchanged bit for bit", report.weights.unchanged),

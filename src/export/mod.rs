@@ -1,12 +1,14 @@
 //! From a grown graph and new columns to a SavedModel on disk, and the proof that it is what it should be.
 
 pub mod changes;
+pub mod flat;
 pub mod prove;
 pub mod staging;
 pub mod values;
 pub mod write;
 
 pub use changes::{TensorChange, list_changes};
+pub use flat::VariableValues;
 pub use prove::{Proof, prove};
 pub use staging::Staging;
 pub use values::{read_values, widened};

@@ -21,6 +21,8 @@ pub struct Proof {
     pub largest_difference: BTreeMap<String, f32>,
     /// Detections that were matched.
     pub detections: usize,
+    /// Old detections that gave their places at the end of a full list to better new ones.
+    pub displaced: usize,
 }
 
 /// Runs both models on the pictures and compares every output. `classes` is the old count without background.
@@ -107,6 +109,8 @@ pub fn prove_old_scores(
         let (Some(old), Some(new)) = (detections(&before), detections(&after)) else {
             return Err(failed("detection_*", "boxes, scores, classes or their number are missing".into()));
         };
+        let full = new.len() >= old.len();
+        let last = new.iter().map(|d| d.score).fold(f32::INFINITY, f32::min);
         let new: Vec<Detection> = new.into_iter().filter(|d| d.class <= kept.classes as f32).collect();
         for d in old.iter().filter(|d| d.score >= kept.least_score) {
             let same = |other: &&Detection| {
@@ -119,6 +123,11 @@ pub fn prove_old_scores(
             };
             let difference =
                 new.iter().filter(same).map(|o| (o.score - d.score).abs()).fold(f32::INFINITY, f32::min);
+            // The list holds so many detections and no more; better new ones take the places of the last.
+            if difference > SCORE_TOLERANCE && full && d.score <= last + SCORE_TOLERANCE {
+                proof.displaced += 1;
+                continue;
+            }
             if difference > SCORE_TOLERANCE {
                 return Err(failed(
                     "detection_scores",

@@ -31,13 +31,7 @@ pub fn write_model(
     new: &[NewColumns],
 ) -> Result<()> {
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let mut meta = grown.meta.clone();
-    let mut replaced = Vec::new();
-    for (layer, (old, new)) in understood.layers.iter().zip(old.iter().zip(new)) {
-        let wide = widened(layer, old, new, grown.growth)?;
-        place(&mut meta, &mut replaced, layer, &layer.kernel, &wide.kernel, wide.biases.len(), true)?;
-        place(&mut meta, &mut replaced, layer, &layer.biases, &wide.biases, wide.biases.len(), false)?;
-    }
+    let (meta, replaced) = placed(understood, grown, old, new)?;
     let variables = folder.join("variables");
     fs::create_dir(&variables).map_err(|e| Error::io(&variables, e))?;
     if let Some(prefix) = source.variables_prefix() {
@@ -64,6 +58,23 @@ pub fn write_model(
     }
     let file = folder.join(SAVED_MODEL_PB);
     fs::write(&file, proto.encode_to_vec()).map_err(|e| Error::io(&file, e))
+}
+
+/// The grown graph with widened constants in it, and the widened variables by key.
+pub(super) fn placed(
+    understood: &Understood,
+    grown: &Grown,
+    old: &[LayerValues],
+    new: &[NewColumns],
+) -> Result<(pb::MetaGraphDef, Vec<(String, AnyTensor)>)> {
+    let mut meta = grown.meta.clone();
+    let mut replaced = Vec::new();
+    for (layer, (old, new)) in understood.layers.iter().zip(old.iter().zip(new)) {
+        let wide = widened(layer, old, new, grown.growth)?;
+        place(&mut meta, &mut replaced, layer, &layer.kernel, &wide.kernel, wide.biases.len(), true)?;
+        place(&mut meta, &mut replaced, layer, &layer.biases, &wide.biases, wide.biases.len(), false)?;
+    }
+    Ok((meta, replaced))
 }
 
 fn place(

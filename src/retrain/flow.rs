@@ -1,7 +1,6 @@
 //! The steps of a retraining, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -11,7 +10,8 @@ use crate::data::{Dataset, LabelMap, Picture};
 use crate::detect::Detector;
 use crate::error::{Error, Result};
 use crate::eval::{EvalImage, class_ids, eval_image, evaluate};
-use crate::export::prove::{Kept, probe_pictures, prove, prove_old_scores};
+use crate::export::VariableValues;
+use crate::export::prove::probe_pictures;
 use crate::graft::{Graft, GraftOptions, NewClass};
 use crate::head::{Activation, Init};
 use crate::progress;
@@ -76,30 +76,24 @@ pub fn retrain(
     }
     let tensorflow = library::load(options.tensorflow.as_deref())?;
     let quick = SessionConfig { threads: options.threads, optimize: false };
-    let graft_options =
-        GraftOptions { output: options.output.clone(), overwrite: options.overwrite, session: quick };
+    let graft_options = GraftOptions { output: options.output.clone(), overwrite: options.overwrite };
     let staging = graft.stage(&graft_options)?;
     let source = Fingerprint::of(graft.model.source.path())?;
     clock.lap("understand");
 
     let spinner = progress::spinner("proving the graph");
     let probes = probes(data)?;
-    let old = graft.serve_source(&staging, &quick)?;
-    let proof = {
-        let silent = graft.write_silent(&staging)?;
-        let new = ServingModel::load(&silent, &quick)?;
-        let proof = prove(&old, &new, &probes, plan.new.len())?;
-        fs::remove_dir_all(&silent).map_err(|e| Error::io(&silent, e))?;
-        proof
-    };
+    let variables = VariableValues::read(&graft.model, &graft.understood)?;
+    let old = graft.serve_source(&variables, &quick)?;
+    let proof = graft.prove_silent(&old, &variables, &quick, &probes)?;
     spinner.finish_and_clear();
     clock.lap("prove");
 
     let background = graft.understood.located.background;
     let session = SessionConfig { threads: options.threads, optimize: true };
     let values = graft.values()?.to_vec();
-    let network = Network::open(&graft.model, &graft.understood, &values, &session)?;
-    drop(values);
+    let network = Network::open(&graft.model, &graft.understood, &variables, &values, &session)?;
+    drop((values, variables));
     clock.lap("open network");
     let trained = run_training(
         &network,
@@ -119,10 +113,7 @@ pub fn retrain(
     let weights = graft.write(&staging, &trained.columns)?;
     graft.write_companions(&staging, &plan.labels)?;
     clock.lap("write");
-    let folder = staging.path().join("saved_model");
-    let written = ServingModel::load(&folder, &quick)?;
-    let kept = Kept { added: plan.new.len(), classes: plan.classes_before, least_score: 0.3 };
-    let old_scores = prove_old_scores(&old, &written, &probes, &kept)?;
+    let (old_scores, written) = graft.verify(&staging, &old, &quick, &probes)?;
     clock.lap("verify");
     spinner.finish_and_clear();
 
@@ -133,7 +124,7 @@ pub fn retrain(
     if validation.is_some() {
         clock.lap("validate");
     }
-    let mut result = Fingerprint::of(&folder)?;
+    let mut result = Fingerprint::of(&staging.path().join("saved_model"))?;
     result.path = options.output.join("saved_model").display().to_string();
     let report = Report {
         schema: 1,

@@ -7,6 +7,7 @@ use prost::Message;
 use super::shape::{Backbone, Geometry, Level, NetworkShape, ViewFeatures};
 use crate::data::BoxYxyx;
 use crate::error::{Error, Result};
+use crate::export::VariableValues;
 use crate::graph::check::{main_tensor, tensor_name};
 use crate::graph::flatten::Flattener;
 use crate::graph::tensor::{attr, ints_attr, str_attr};
@@ -15,7 +16,7 @@ use crate::head::locate::{Body, Head};
 use crate::head::{LayerValues, Understood};
 use crate::pb;
 use crate::pb::attr_value::{ListValue, Value};
-use crate::runtime::{AnyTensor, GraphSession, SessionConfig, bundle};
+use crate::runtime::{AnyTensor, GraphSession, SessionConfig};
 use crate::saved_model::SavedModel;
 
 /// How far our product of features and weights may be from the graph's own logits.
@@ -48,6 +49,7 @@ impl Network {
     pub fn open(
         model: &SavedModel,
         understood: &Understood,
+        variables: &VariableValues,
         values: &[LayerValues],
         config: &SessionConfig,
     ) -> Result<Self> {
@@ -56,12 +58,12 @@ impl Network {
         let (input, float_input) = image_input(model)?;
         let outputs = serving_outputs(model, &view);
         let body = serving_body(&view, understood, &outputs)?;
-        let constants = variable_values(model, understood)?;
+
         let mut targets: Vec<(usize, Source)> = body.heads.iter().map(|h| (h.scope, h.features)).collect();
         targets.extend(body.heads.iter().map(|h| (h.scope, Source::Node { node: h.bias, out: 0 })));
         targets.push((body.scope, body.boxes));
         targets.extend(body.box_heads.iter().map(|&(scope, node)| (scope, Source::Node { node, out: 0 })));
-        let flat = Flattener::new(&view, &constants).flatten(&outputs, &targets)?;
+        let flat = Flattener::new(&view, &variables.0).flatten(&outputs, &targets)?;
         let count = body.heads.len();
         let names = &flat.targets;
         let mut tensors = Tensors {
@@ -227,17 +229,6 @@ fn serving_body<'u>(
         .iter()
         .find(|b| scopes.contains(&b.scope))
         .ok_or_else(|| not("serving_default", "it calls none of the model's bodies".into()))
-}
-
-/// Values of all float variables; others are not read on the way to the features.
-fn variable_values(model: &SavedModel, understood: &Understood) -> Result<HashMap<usize, pb::TensorProto>> {
-    let Some(prefix) = model.variables_prefix() else { return Ok(HashMap::new()) };
-    let floats: Vec<_> =
-        understood.variables.all.iter().filter(|v| v.dtype == pb::DataType::DtFloat).collect();
-    let wanted: Vec<_> = floats.iter().map(|v| (v.key.clone(), v.dtype)).collect();
-    let tensors = bundle::read(&prefix, &wanted)?;
-    let proto = |t: &AnyTensor| Ok::<_, Error>(crate::graph::tensor::float_tensor(&t.shape(), t.f32()?));
-    floats.iter().zip(&tensors).map(|(v, t)| Ok((v.handle, proto(t)?))).collect()
 }
 
 fn depth(head: &Head) -> i64 {

@@ -1,0 +1,103 @@
+//! Serving without a SavedModel on disk: the signature's outputs flattened into one graph of constants.
+//!
+//! Loading a TF2 export costs seconds, most of them for functions that serving never calls. A proof of the graph needs
+//! only what the signature computes; what is written to disk in the end is loaded and run as a SavedModel.
+
+use std::collections::{BTreeMap, HashMap};
+
+use prost::Message;
+
+use super::write::placed;
+use crate::error::{Error, Result};
+use crate::graph::check::{main_tensor, tensor_name};
+use crate::graph::flatten::Flattener;
+use crate::graph::tensor::float_tensor;
+use crate::graph::{GraphView, MAIN, Source};
+use crate::head::{Grown, LayerValues, NewColumns, Understood};
+use crate::pb;
+use crate::runtime::{AnyTensor, ServingModel, SessionConfig, TensorInfoLite, bundle};
+use crate::saved_model::SavedModel;
+
+/// The values of a model's float variables by the number of their handle, which growing does not change.
+#[derive(Debug, Default)]
+pub struct VariableValues(pub(crate) HashMap<usize, pb::TensorProto>);
+
+impl VariableValues {
+    /// Reads them from the model's checkpoint; empty for a model of constants.
+    pub fn read(model: &SavedModel, understood: &Understood) -> Result<Self> {
+        let Some(prefix) = model.variables_prefix() else { return Ok(Self::default()) };
+        let floats: Vec<_> =
+            understood.variables.all.iter().filter(|v| v.dtype == pb::DataType::DtFloat).collect();
+        let wanted: Vec<_> = floats.iter().map(|v| (v.key.clone(), v.dtype)).collect();
+        let tensors = bundle::read(&prefix, &wanted)?;
+        let pairs = floats.iter().zip(&tensors);
+        let proto = |t: &AnyTensor| Ok::<_, Error>(float_tensor(&t.shape(), t.f32()?));
+        Ok(Self(pairs.map(|(v, t)| Ok((v.handle, proto(t)?))).collect::<Result<_>>()?))
+    }
+}
+
+/// The source model, ready to run.
+pub fn serve_source(
+    model: &SavedModel,
+    values: &VariableValues,
+    config: &SessionConfig,
+) -> Result<ServingModel> {
+    serve(model.meta(), &values.0, config)
+}
+
+/// The grown model with these new columns, ready to run.
+pub fn serve_grown(
+    understood: &Understood,
+    grown: &Grown,
+    values: &VariableValues,
+    old: &[LayerValues],
+    new: &[NewColumns],
+    config: &SessionConfig,
+) -> Result<ServingModel> {
+    let (meta, replaced) = placed(understood, grown, old, new)?;
+    let mut constants = values.0.clone();
+    for (key, tensor) in &replaced {
+        if let Some(variable) = understood.variables.all.iter().find(|v| v.key == *key) {
+            constants.insert(variable.handle, float_tensor(&tensor.shape(), tensor.f32()?));
+        }
+    }
+    serve(&meta, &constants, config)
+}
+
+fn serve(
+    meta: &pb::MetaGraphDef,
+    constants: &HashMap<usize, pb::TensorProto>,
+    config: &SessionConfig,
+) -> Result<ServingModel> {
+    let empty = pb::GraphDef::default();
+    let view = GraphView::new(meta.graph_def.as_ref().unwrap_or(&empty))?;
+    let missing = |what: &str| Error::NotUnderstood {
+        tensor: "serving_default".into(),
+        reason: format!("it has no {what}"),
+    };
+    let signature =
+        meta.signature_def.get("serving_default").ok_or_else(|| missing("signature of this name"))?;
+    let input = signature.inputs.values().next().ok_or_else(|| missing("input"))?;
+    let mut aliases = Vec::new();
+    let mut sources: Vec<Source> = Vec::new();
+    for (alias, info) in &signature.outputs {
+        aliases.push((alias.clone(), info.dtype()));
+        sources.push(
+            tensor_name(info).and_then(|n| main_tensor(&view, n)).ok_or_else(|| missing("such output"))?,
+        );
+    }
+    let targets: Vec<(usize, Source)> = sources.iter().map(|&s| (MAIN, s)).collect();
+    let mut flat = Flattener::new(&view, constants).flatten(&sources, &targets)?;
+    flat.graph.versions = meta.graph_def.as_ref().and_then(|g| g.versions.clone());
+    let input = TensorInfoLite {
+        name: tensor_name(input).unwrap_or_default().to_owned(),
+        dtype: input.dtype(),
+        shape: None,
+    };
+    let outputs: BTreeMap<String, TensorInfoLite> = aliases
+        .into_iter()
+        .zip(flat.targets)
+        .map(|((alias, dtype), name)| (alias, TensorInfoLite { name, dtype, shape: None }))
+        .collect();
+    ServingModel::from_graph(&flat.graph.encode_to_vec(), input, outputs, config)
+}
