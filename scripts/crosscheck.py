@@ -10,6 +10,7 @@ A model is a SavedModel folder, or a folder with saved_model/ inside. Exits 0 wh
 2 when the arguments are wrong.
 """
 import argparse
+import gc
 import os
 import pathlib
 import subprocess
@@ -37,6 +38,7 @@ def report(passed, what):
 
 def attempt(what, function, control=None):
     """The function's result, or None after saying why there is none: a failure, unless the control fails too."""
+    gc.collect()  # models loaded before lie in cycles, a gigabyte each
     try:
         result = function()
     except Exception as error:  # any failure of a loader is a finding, not a crash
