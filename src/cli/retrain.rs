@@ -97,16 +97,14 @@ pub fn run(args: Args) -> Result<()> {
     data.name_classes(&labels);
     let validation = held_back(&args, &mut data, &labels)?;
     let plan = Plan::new(&data, &labels, &labels_from, classes, &args.add)?;
-    for line in plan_lines(&plan, &data, &labels_from) {
-        tracing::info!("{line}");
-    }
+    let lines = plan_lines(&plan, &data, &labels_from);
     if args.dry_run {
-        return if args.json {
-            output::json(&plan)
-        } else {
-            Ok(plan_lines(&plan, &data, &labels_from).iter().try_for_each(|l| output::line(l))?)
-        };
+        if args.json {
+            return output::json(&plan);
+        }
+        return Ok(lines.iter().try_for_each(|line| output::line(line))?);
     }
+    lines.iter().for_each(|line| tracing::info!("{line}"));
     let strategy = match args.strategy {
         StrategyName::FrozenColumns => {
             Strategy::FrozenColumns(FitOptions { threads: args.threads, ..FitOptions::default() })

@@ -164,7 +164,7 @@ fn compare(
         for (a, b) in old.iter().zip(new) {
             // Infinite boxes of a wild model are the same infinity, and no number is no number.
             let difference = if a.to_bits() == b.to_bits() { 0.0 } else { (a - b).abs() };
-            if !(difference <= TOLERANCE * a.abs().max(1.0)) {
+            if difference.is_nan() || difference > TOLERANCE * a.abs().max(1.0) {
                 return Err(format!("{b} where the source gives {a}"));
             }
             largest = largest.max(difference);

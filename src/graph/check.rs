@@ -14,13 +14,13 @@ pub fn check(meta: &pb::MetaGraphDef) -> Result<()> {
     acyclic(&view)?;
     for (key, signature) in &meta.signature_def {
         for (alias, info) in signature.inputs.iter().chain(&signature.outputs) {
-            if let Some(name) = tensor_name(info) {
-                if main_tensor(&view, name).is_none() {
-                    return Err(bad(
-                        "",
-                        format!("signature {key} names tensor {name} for {alias}, which is missing"),
-                    ));
-                }
+            if let Some(name) = tensor_name(info)
+                && main_tensor(&view, name).is_none()
+            {
+                return Err(bad(
+                    "",
+                    format!("signature {key} names tensor {name} for {alias}, which is missing"),
+                ));
             }
         }
     }

@@ -307,7 +307,7 @@ impl Flow<'_, '_> {
 
     /// The elements of the integers that `edge` reads.
     pub fn elements(&self, scope: usize, edge: Use) -> Option<Vec<Element>> {
-        trace::elements(self.view, &self.found.facts, self.growth, scope, edge)
+        trace::elements(self.view, &self.found.facts, scope, edge)
     }
 
     /// The constants that `edge` reads, all of them.

@@ -31,10 +31,10 @@ pub fn update(
 fn attributes(editor: &mut Editor, flow: &ClassFlow) {
     for edit in &flow.attributes {
         let node = editor.node(edit.scope, edit.node);
-        if let Some(Value::Shape(shape)) = node.attr.get_mut(&edit.attribute).and_then(|a| a.value.as_mut()) {
-            if let Some(dim) = shape.dim.get_mut(edit.axis) {
-                dim.size = edit.size;
-            }
+        if let Some(Value::Shape(shape)) = node.attr.get_mut(&edit.attribute).and_then(|a| a.value.as_mut())
+            && let Some(dim) = shape.dim.get_mut(edit.axis)
+        {
+            dim.size = edit.size;
         }
     }
 }
@@ -168,9 +168,9 @@ fn collect<'a>(value: &'a mut pb::StructuredValue, leaves: &mut Vec<&'a mut pb::
 /// Only the size that is the old one changes; unknown sizes stay unknown.
 fn grow_shape(shape: &mut pb::TensorShapeProto, axis: &ClassAxis, growth: Growth) {
     let (Some(old), Some(new)) = (axis.size(growth), axis.grown_size(growth)) else { return };
-    if shape.dim.len() == axis.rank {
-        if let Some(dim) = shape.dim.get_mut(axis.axis).filter(|d| d.size == old as i64) {
-            dim.size = new as i64;
-        }
+    if shape.dim.len() == axis.rank
+        && let Some(dim) = shape.dim.get_mut(axis.axis).filter(|d| d.size == old as i64)
+    {
+        dim.size = new as i64;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::axis::{Fact, Growth, Span};
+use super::axis::{Fact, Span};
 use crate::graph::tensor::{constant, int_attr, ints, shape};
 use crate::graph::{GraphView, Source, Use};
 
@@ -45,24 +45,11 @@ pub type Facts = HashMap<(usize, Source), Fact>;
 
 /// The elements of the integer vector (or scalar) that input `edge.input` of node `edge.node` reads; none where not
 /// even their number is known.
-pub fn elements(
-    view: &GraphView<'_>,
-    facts: &Facts,
-    growth: Growth,
-    scope: usize,
-    edge: Use,
-) -> Option<Vec<Element>> {
-    trace(view, facts, growth, scope, edge, 0)
+pub fn elements(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use) -> Option<Vec<Element>> {
+    trace(view, facts, scope, edge, 0)
 }
 
-fn trace(
-    view: &GraphView<'_>,
-    facts: &Facts,
-    growth: Growth,
-    scope: usize,
-    edge: Use,
-    depth: usize,
-) -> Option<Vec<Element>> {
+fn trace(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use, depth: usize) -> Option<Vec<Element>> {
     if depth > 30 {
         return None;
     }
@@ -71,7 +58,7 @@ fn trace(
     let Source::Node { node, .. } = source else { return None };
     let producer = &here.nodes[node];
     let input = |input: usize| Use { node, input };
-    let recurse = |edge: Use| trace(view, facts, growth, scope, edge, depth + 1);
+    let recurse = |edge: Use| trace(view, facts, scope, edge, depth + 1);
     let mut found = match &*producer.op {
         "Const" => {
             let values = ints(constant(producer)?)?;

@@ -335,14 +335,14 @@ impl<'v, 'a> Region<'v, 'a> {
             return self.indices_of_one(picks);
         }
         let mut indices: Option<Indices> = None;
-        for class in 0..self.classes - 1 {
+        for (class, pick) in picks.iter().enumerate().take(self.classes - 1) {
             let pairs = self.pair(template, class)?;
             let found = self.compare(&pairs, class)?;
             match &indices {
                 None => indices = Some(found),
                 Some(known) if known.keys().eq(found.keys()) => {}
                 Some(_) => {
-                    return Err(self.not(picks[class].node, "the classes' copies count differently".into()));
+                    return Err(self.not(pick.node, "the classes' copies count differently".into()));
                 }
             }
         }

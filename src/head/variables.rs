@@ -62,10 +62,9 @@ impl Variables {
             let (_, handle) = view.origin(callee, handle);
             let (_, value) = view.origin(callee, value);
             if let (Source::Node { node: handle, .. }, Source::Node { node: restored, out }) = (handle, value)
+                && body.nodes[restored].op == "RestoreV2"
             {
-                if body.nodes[restored].op == "RestoreV2" {
-                    found.insert((restored, out), handle);
-                }
+                found.insert((restored, out), handle);
             }
         }
         let paths = meta.object_graph_def.as_ref().map(|g| ObjectPaths { graph: g });

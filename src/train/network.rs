@@ -455,7 +455,8 @@ fn check_logits(
                 .sum();
             let ours = product as f32 + layer.biases[channel];
             let theirs = z.get(cell * channels + channel).copied().unwrap_or(f32::NAN);
-            if !((ours - theirs).abs() <= LOGIT_TOLERANCE * theirs.abs().max(1.0)) {
+            let difference = (ours - theirs).abs();
+            if difference.is_nan() || difference > LOGIT_TOLERANCE * theirs.abs().max(1.0) {
                 return Err(not(name, format!("features and weights give logit {ours}, the graph {theirs}")));
             }
         }

@@ -161,7 +161,7 @@ fn reshape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome>
             behind = behind.saturating_mul(s);
             continue;
         }
-        if stride % behind != 0 {
+        if !stride.is_multiple_of(behind) {
             return refuse(flow, at, "a reshape that cuts through the columns of a class");
         }
         let inner = stride / behind;
