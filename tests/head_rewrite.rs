@@ -1,0 +1,206 @@
+//! Growth as a pure rewrite, on a detector of a dozen operations built here: no TensorFlow, no files.
+
+use tfgraft::Error;
+use tfgraft::graph::tensor::{attr, constant, float_tensor, int_scalar, ints, shape_proto};
+use tfgraft::head::{Weights, grow, understand};
+use tfgraft::pb::{self, attr_value::Value};
+
+const ANCHORS: usize = 2;
+const DEPTH: usize = 3;
+
+fn node(name: &str, op: &str, inputs: &[&str]) -> pb::NodeDef {
+    let input = inputs.iter().map(|i| (*i).to_owned()).collect();
+    pb::NodeDef { name: name.into(), op: op.into(), input, ..Default::default() }
+}
+
+fn with(mut node: pb::NodeDef, key: &str, value: Value) -> pb::NodeDef {
+    node.attr.insert(key.into(), attr(value));
+    node
+}
+
+fn value(name: &str, tensor: pb::TensorProto) -> pb::NodeDef {
+    with(node(name, "Const", &[]), "value", Value::Tensor(tensor))
+}
+
+fn vector(name: &str, values: &[i32]) -> pb::NodeDef {
+    let tensor = pb::TensorProto {
+        dtype: pb::DataType::DtInt32 as i32,
+        tensor_shape: Some(shape_proto(&[values.len()])),
+        int_val: values.to_vec(),
+        ..Default::default()
+    };
+    value(name, tensor)
+}
+
+/// One level, `classes` classes, with or without background, per-class suppression and a sort as the OD API makes them.
+fn detector(classes: usize, background: bool) -> pb::MetaGraphDef {
+    let columns = classes + usize::from(background);
+    let channels = ANCHORS * columns;
+    let floats = |shape: &[usize]| float_tensor(shape, &vec![0.5; shape.iter().product()]);
+    let mut nodes = vec![
+        node("image", "Placeholder", &[]),
+        value("kernel", floats(&[1, 1, DEPTH, channels])),
+        value("biases", floats(&[channels])),
+        node("conv", "Conv2D", &["image", "kernel"]),
+        node("logits", "BiasAdd", &["conv", "biases"]),
+        vector("columns", &[-1, columns as i32]),
+        node("flat", "Reshape", &["logits", "columns"]),
+        node("scores", "Sigmoid", &["flat"]),
+        vector("begin", &[0, i32::from(background)]),
+        vector("size", &[-1, -1]),
+        node("foreground", "Slice", &["scores", "begin", "size"]),
+        node("boxes", "Placeholder", &[]),
+        value("count", int_scalar(7)),
+        value("one", int_scalar(1)),
+        with(node("column", "Pack", &["count", "one"]), "N", Value::I(2)),
+        vector("all", &[-1]),
+        value("limit", int_scalar(10)),
+        value("axis", int_scalar(0)),
+    ];
+    for class in 0..classes {
+        let name = |part: &str| format!("{part}_{class}");
+        let (start, slice, scores, nms, kept, label, labels) = (
+            name("start"),
+            name("slice"),
+            name("mine"),
+            name("nms"),
+            name("kept"),
+            name("label"),
+            name("labels"),
+        );
+        nodes.extend([
+            vector(&start, &[0, class as i32]),
+            node(&slice, "Slice", &["foreground", &start, "column"]),
+            node(&scores, "Reshape", &[&slice, "all"]),
+            node(&nms, "NonMaxSuppressionV3", &["boxes", &scores, "limit"]),
+            node(&kept, "GatherV2", &[&scores, &nms, "axis"]),
+            node(&name("zeros"), "ZerosLike", &[&kept]),
+            value(&label, float_tensor(&[], &[class as f32])),
+            node(&labels, "AddV2", &[&name("zeros"), &label]),
+        ]);
+    }
+    for (join, part) in [("joined_scores", "kept"), ("joined_labels", "labels")] {
+        let parts: Vec<String> = (0..classes).map(|c| format!("{part}_{c}")).collect();
+        let mut inputs: Vec<&str> = parts.iter().map(String::as_str).collect();
+        if classes == 1 {
+            // tf.concat of one tensor is an identity.
+            nodes.push(node(join, "Identity", &inputs));
+            continue;
+        }
+        inputs.push("axis");
+        nodes.push(with(node(join, "ConcatV2", &inputs), "N", Value::I(classes as i64)));
+    }
+    nodes.extend([
+        node("sorted", "TopKV2", &["joined_scores", "limit"]),
+        node("out_scores", "GatherV2", &["joined_scores", "sorted:1", "axis"]),
+        node("out_labels", "GatherV2", &["joined_labels", "sorted:1", "axis"]),
+    ]);
+    let info = |name: &str, shape: Option<&[usize]>| pb::TensorInfo {
+        dtype: pb::DataType::DtFloat as i32,
+        tensor_shape: shape.map(shape_proto),
+        encoding: Some(pb::tensor_info::Encoding::Name(format!("{name}:0"))),
+    };
+    let outputs = [
+        ("detection_scores".to_owned(), info("out_scores", None)),
+        ("detection_classes".to_owned(), info("out_labels", None)),
+        ("raw_detection_scores".to_owned(), info("scores", Some(&[7, columns]))),
+    ];
+    let signature = pb::SignatureDef { outputs: outputs.into(), ..Default::default() };
+    pb::MetaGraphDef {
+        graph_def: Some(pb::GraphDef { node: nodes, ..Default::default() }),
+        signature_def: [("serving_default".to_owned(), signature)].into(),
+        ..Default::default()
+    }
+}
+
+fn find<'a>(meta: &'a pb::MetaGraphDef, name: &str) -> &'a pb::NodeDef {
+    meta.graph_def
+        .as_ref()
+        .unwrap()
+        .node
+        .iter()
+        .find(|n| n.name == name)
+        .unwrap_or_else(|| panic!("no node {name}"))
+}
+
+fn numbers(meta: &pb::MetaGraphDef, name: &str) -> Vec<i64> {
+    ints(constant(find(meta, name)).unwrap()).unwrap()
+}
+
+#[test]
+fn every_class_count_grows() {
+    for (classes, background, added) in
+        [(3, true, 2), (4, false, 1), (2, true, 10), (1, true, 2), (1, false, 1), (90, true, 2)]
+    {
+        let meta = detector(classes, background);
+        let understood = understand(&meta).unwrap();
+        assert_eq!((understood.located.classes, understood.located.background), (classes, background));
+        assert!(matches!(&understood.layers[0].kernel, Weights::Constant { name, .. } if name == "kernel"));
+        assert_eq!(understood.layers[0].axis.outer, Some(ANCHORS));
+
+        let grown = grow(&meta, &understood, added).unwrap().meta;
+        let columns = (classes + added + usize::from(background)) as i64;
+        assert_eq!(numbers(&grown, "columns"), [-1, columns]);
+        let info = &grown.signature_def["serving_default"].outputs["raw_detection_scores"];
+        assert_eq!(info.tensor_shape.as_ref().unwrap().dim[1].size, columns);
+        for join in ["joined_scores", "joined_labels"] {
+            let join = find(&grown, join);
+            assert_eq!((&*join.op, join.input.len()), ("ConcatV2", classes + added + 1), "{classes}+{added}");
+        }
+        for class in classes..classes + added {
+            assert_eq!(numbers(&grown, &format!("start_{}_tfgraft_{class}", classes - 1)), [0, class as i64]);
+            let label = find(&grown, &format!("label_{}_tfgraft_{class}", classes - 1));
+            let label = tfgraft::graph::tensor::floats(constant(label).unwrap()).unwrap();
+            assert_eq!(label, [class as f32]);
+        }
+        // The first classes' copies are untouched.
+        assert_eq!(find(&grown, "nms_0"), find(&meta, "nms_0"));
+    }
+}
+
+#[test]
+fn an_operation_without_a_rule_is_refused_by_name() {
+    let mut meta = detector(3, true);
+    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
+    nodes.push(node("odd", "Cumsum", &["scores", "axis"]));
+    let understood = understand(&meta).unwrap();
+    match grow(&meta, &understood, 1) {
+        Err(Error::NotUnderstood { tensor, reason }) => {
+            assert!(tensor.contains("odd") && reason.contains("Cumsum"), "{tensor}: {reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_shared_constant_is_split() {
+    let mut meta = detector(3, false);
+    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
+    // The same constant shapes boxes, whose 3 is no class count.
+    nodes.push(node("other", "Reshape", &["boxes", "columns"]));
+    let understood = understand(&meta).unwrap();
+    let grown = grow(&meta, &understood, 2).unwrap().meta;
+    assert_eq!(numbers(&grown, "columns"), [-1, 3]);
+    assert_eq!(find(&grown, "flat").input[1], "columns_tfgraft");
+    assert_eq!(numbers(&grown, "columns_tfgraft"), [-1, 5]);
+    assert_eq!(find(&grown, "other").input[1], "columns");
+}
+
+#[test]
+fn classes_that_differ_are_refused() {
+    let mut meta = detector(3, true);
+    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
+    let odd = nodes.iter_mut().find(|n| n.name == "label_1").unwrap();
+    *odd = value("label_1", float_tensor(&[], &[5.0]));
+    let understood = understand(&meta).unwrap();
+    let error = grow(&meta, &understood, 1).unwrap_err().to_string();
+    assert!(error.contains("label_1"), "{error}");
+}
+
+#[test]
+fn nothing_to_suppress_is_no_detector() {
+    let mut meta = detector(2, true);
+    meta.graph_def.as_mut().unwrap().node.retain(|n| n.name == "image");
+    meta.signature_def.clear();
+    assert!(understand(&meta).unwrap_err().to_string().contains("not a detection model"));
+}
