@@ -109,17 +109,7 @@ impl Graft {
         options: &GraftOptions,
         pictures: &[Picture],
     ) -> Result<Proof> {
-        let silent = vec![Init::Silent; self.grown.growth.added];
-        let columns = self.start_columns(&silent, 0)?;
-        let folder = staging.path().join("silent");
-        write_model(
-            &folder,
-            &self.model,
-            &self.understood,
-            &self.grown,
-            self.values.as_deref().unwrap_or_default(),
-            &columns,
-        )?;
+        let folder = self.write_silent(staging)?;
         let old = self.serve_source(staging, &options.session)?;
         let new = ServingModel::load(&folder, &options.session)?;
         let proof = prove(&old, &new, pictures, self.grown.growth.added)?;
@@ -127,8 +117,18 @@ impl Graft {
         Ok(proof)
     }
 
+    /// Writes the model with silent new columns to the staging folder, for the proof.
+    pub fn write_silent(&mut self, staging: &Staging) -> Result<PathBuf> {
+        let silent = vec![Init::Silent; self.grown.growth.added];
+        let columns = self.start_columns(&silent, 0)?;
+        let folder = staging.path().join("silent");
+        let old = self.values.as_deref().unwrap_or_default();
+        write_model(&folder, &self.model, &self.understood, &self.grown, old, &columns)?;
+        Ok(folder)
+    }
+
     /// The source, ready to run. A frozen graph is wrapped in a SavedModel within the staging folder for that.
-    fn serve_source(&self, staging: &Staging, session: &SessionConfig) -> Result<ServingModel> {
+    pub fn serve_source(&self, staging: &Staging, session: &SessionConfig) -> Result<ServingModel> {
         match &self.model.source.kind {
             SourceKind::SavedModel(dir) => ServingModel::load(dir, session),
             SourceKind::FrozenGraph(_) => {

@@ -14,6 +14,7 @@ pub mod evaluate;
 pub mod grow;
 pub mod inspect;
 mod output;
+pub mod retrain;
 
 /// Grafts new classes onto a trained TensorFlow detection model and exports it again
 #[derive(Debug, Parser)]
@@ -33,6 +34,7 @@ struct Cli {
 enum Command {
     Inspect(inspect::Args),
     Grow(grow::Args),
+    Retrain(retrain::Args),
     Detect(detect::Args),
     Evaluate(evaluate::Args),
 }
@@ -64,6 +66,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         Command::Inspect(args) => inspect::run(args),
         Command::Grow(args) => grow::run(args),
+        Command::Retrain(args) => retrain::run(args),
         Command::Detect(args) => detect::run(args),
         Command::Evaluate(args) => evaluate::run(args),
     };

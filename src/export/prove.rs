@@ -64,6 +64,75 @@ pub fn prove(old: &ServingModel, new: &ServingModel, pictures: &[Picture], added
     Ok(proof)
 }
 
+/// What must be kept by a trained model.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// New classes.
+    pub added: usize,
+    /// Old classes, without background.
+    pub classes: usize,
+    /// Old detections from this score on must be found again.
+    pub least_score: f32,
+}
+
+/// Old detections keep their scores within this (the promise to users; measured differences are below 1e-6).
+pub const SCORE_TOLERANCE: f32 = 1e-4;
+
+/// Runs the source and the trained model on the pictures: raw scores of old classes and boxes are the same, and old
+/// detections from a score on are found again. New detections may only take places at the end of the list.
+///
+/// Errors: [`Error::CheckFailed`] with the output and the picture.
+pub fn prove_old_scores(
+    old: &ServingModel,
+    new: &ServingModel,
+    pictures: &[Picture],
+    kept: &Kept,
+) -> Result<Proof> {
+    let mut proof = Proof { pictures: pictures.len(), ..Proof::default() };
+    for (number, picture) in pictures.iter().enumerate() {
+        let run = |model: &ServingModel| {
+            model.run_image(&picture.rgb, picture.height as usize, picture.width as usize)
+        };
+        let (before, after) = (run(old)?, run(new)?);
+        let failed = |output: &str, reason: String| {
+            Error::CheckFailed(format!("output {output} of the result on probe picture {number}: {reason}"))
+        };
+        for (name, values) in before.iter().filter(|(name, _)| name.starts_with("raw_detection_")) {
+            let (Some(grown), Ok(floats)) = (after.get(name), values.f32()) else { continue };
+            let difference =
+                compare(values, floats, grown, kept.added).map_err(|reason| failed(name, reason))?;
+            let largest = proof.largest_difference.entry(name.clone()).or_default();
+            *largest = largest.max(difference);
+        }
+        let (Some(old), Some(new)) = (detections(&before), detections(&after)) else {
+            return Err(failed("detection_*", "boxes, scores, classes or their number are missing".into()));
+        };
+        let new: Vec<Detection> = new.into_iter().filter(|d| d.class <= kept.classes as f32).collect();
+        for d in old.iter().filter(|d| d.score >= kept.least_score) {
+            let same = |other: &&Detection| {
+                other.class == d.class
+                    && other
+                        .bounds
+                        .iter()
+                        .zip(&d.bounds)
+                        .all(|(a, b)| a == b || (a - b).abs() <= 10.0 * TOLERANCE)
+            };
+            let difference =
+                new.iter().filter(same).map(|o| (o.score - d.score).abs()).fold(f32::INFINITY, f32::min);
+            if difference > SCORE_TOLERANCE {
+                return Err(failed(
+                    "detection_scores",
+                    format!("the detection of class {} with score {} is gone or moved", d.class, d.score),
+                ));
+            }
+            proof.detections += 1;
+            let largest = proof.largest_difference.entry("detection_scores".into()).or_default();
+            *largest = largest.max(difference);
+        }
+    }
+    Ok(proof)
+}
+
 /// The largest difference over old columns; the last axis may have `added` more in the new tensor.
 fn compare(
     before: &AnyTensor,

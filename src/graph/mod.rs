@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod edit;
+pub mod flatten;
 pub mod ops;
 pub mod tensor;
 pub mod view;

@@ -11,6 +11,7 @@ pub mod features;
 pub mod frozen_columns;
 pub mod lbfgs;
 pub mod loss;
+pub mod network;
 pub mod objective;
 pub mod parameters;
 mod random;
@@ -20,5 +21,6 @@ pub mod shape;
 pub mod targets;
 pub mod views;
 
+pub use network::Network;
 pub use run::{Classes, Phase, Statistics, Strategy, TrainOptions, Trained, train};
 pub use shape::{Backbone, Geometry, Level, NetworkShape, ViewFeatures};

@@ -1,0 +1,240 @@
+//! `tfgraft retrain`: the main job.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+
+use super::output;
+use crate::data::{Dataset, LabelMap, load};
+use crate::error::Error;
+use crate::head::understand;
+use crate::retrain::{Options, Plan, Report, retrain};
+use crate::saved_model::SavedModel;
+use crate::train::Strategy;
+use crate::train::cache::DEFAULT_LIMIT;
+use crate::train::copy_back::DescentOptions;
+use crate::train::frozen_columns::FitOptions;
+
+/// Add the new classes of labelled pictures to a model: grow, train, check, export
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// SavedModel folder, zoo folder with saved_model/, or frozen_inference_graph.pb
+    pub model: PathBuf,
+    /// Labelled pictures: COCO JSON, folder of Pascal VOC XML, TFRecord or CSV; may be given several times
+    #[arg(long, required = true, num_args = 1.., value_name = "DATA")]
+    pub data: Vec<PathBuf>,
+    /// Folder to make: saved_model/, label_map.pbtxt, pipeline.config, report.json
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace the output folder where it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// New classes by name, in this order [default: the categories of DATA that the label map lacks]
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    pub add: Vec<String>,
+    /// How the new columns are made
+    #[arg(long, value_enum, default_value_t = StrategyName::FrozenColumns)]
+    pub strategy: StrategyName,
+    /// Augmented views of each picture [default: by the number of pictures]
+    #[arg(long, value_name = "N")]
+    pub views: Option<usize>,
+    /// Seed of views and random weights; the same seed gives the same bytes
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Threads for TensorFlow [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Folder for features that do not fit into memory [default: beside the output]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Most megabytes of features in memory
+    #[arg(long, value_name = "MB", default_value_t = DEFAULT_LIMIT >> 20)]
+    pub cache_limit: u64,
+    /// Names of the old classes; default: label_map.pbtxt beside the model, else COCO's for 90 classes
+    #[arg(long, value_name = "FILE")]
+    pub label_map: Option<PathBuf>,
+    /// Folder of the pictures, where they are not beside DATA
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// Held-back data to measure on: DATA, or a fraction of DATA such as 0.2
+    #[arg(long, value_name = "DATA|FRACTION")]
+    pub validation: Option<PathBuf>,
+    /// Tell what would be done, and stop before TensorFlow is loaded
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON document: the report
+    #[arg(long)]
+    pub json: bool,
+    /// Folder of TensorFlow's library
+    #[arg(long, value_name = "DIR")]
+    pub tensorflow: Option<PathBuf>,
+}
+
+/// Names of the strategies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StrategyName {
+    /// One convex fit of the new columns; old ones are frozen
+    FrozenColumns,
+    /// The original recipe: a whole new layer from random weights, then the old columns are put back
+    CopyBack,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    if args.output.exists() && !args.overwrite {
+        // Before anything is read: a mistake here should not cost minutes.
+        return Err(Error::Usage(format!(
+            "{} exists; name another folder, or give --overwrite to replace it",
+            args.output.display()
+        ))
+        .into());
+    }
+    let model = SavedModel::read(&args.model)?;
+    let classes = understand(model.meta())?.located.classes;
+    let mut data = load(&args.data, args.images.as_deref())?;
+    let (labels, labels_from) = LabelMap::for_model(args.label_map.as_deref(), &args.model, classes as u32)?;
+    data.name_classes(&labels);
+    let validation = held_back(&args, &mut data, &labels)?;
+    let plan = Plan::new(&data, &labels, &labels_from, classes, &args.add)?;
+    for line in plan_lines(&plan, &data, &labels_from) {
+        tracing::info!("{line}");
+    }
+    if args.dry_run {
+        return if args.json {
+            output::json(&plan)
+        } else {
+            Ok(plan_lines(&plan, &data, &labels_from).iter().try_for_each(|l| output::line(l))?)
+        };
+    }
+    let strategy = match args.strategy {
+        StrategyName::FrozenColumns => {
+            Strategy::FrozenColumns(FitOptions { threads: args.threads, ..FitOptions::default() })
+        }
+        StrategyName::CopyBack => Strategy::CopyBack(DescentOptions {
+            threads: args.threads,
+            seed: args.seed,
+            ..DescentOptions::default()
+        }),
+    };
+    let options = Options {
+        output: args.output.clone(),
+        overwrite: args.overwrite,
+        strategy,
+        views: args.views,
+        seed: args.seed,
+        threads: args.threads,
+        tensorflow: args.tensorflow.clone(),
+        cache_dir: args.cache_dir.clone(),
+        cache_limit: args.cache_limit << 20,
+        given: given(&args),
+    };
+    let done = retrain(model, &data, validation.as_ref(), &plan, &options)?;
+    if args.json {
+        return output::json(&done.report);
+    }
+    for line in result_lines(&done.report, &done.output.display().to_string()) {
+        output::line(&line)?;
+    }
+    Ok(())
+}
+
+/// Held-back data: a fraction of DATA (every k-th picture, in order), or data of its own.
+fn held_back(args: &Args, data: &mut Dataset, labels: &LabelMap) -> Result<Option<Dataset>> {
+    let Some(spec) = &args.validation else { return Ok(None) };
+    if let Some(fraction) = spec.to_str().and_then(|s| s.parse::<f64>().ok()).filter(|_| !spec.exists()) {
+        if !(fraction > 0.0 && fraction < 1.0) {
+            return Err(
+                Error::Usage(format!("--validation {fraction}: a fraction lies between 0 and 1")).into()
+            );
+        }
+        let count = ((data.images.len() as f64 * fraction).round() as usize)
+            .clamp(1, data.images.len().saturating_sub(1).max(1));
+        let chosen = |i: usize| (i + 1) * count / data.images.len() > i * count / data.images.len();
+        let (mut kept, mut held) = (Vec::new(), Vec::new());
+        for (i, image) in data.images.iter().enumerate() {
+            if chosen(i) { held.push(image.clone()) } else { kept.push(image.clone()) }
+        }
+        data.images = kept;
+        return Ok(Some(Dataset {
+            images: held,
+            categories: data.categories.clone(),
+            problems: Default::default(),
+        }));
+    }
+    let mut validation = load(std::slice::from_ref(spec), args.images.as_deref()).context("--validation")?;
+    validation.name_classes(labels);
+    Ok(Some(validation))
+}
+
+fn given(args: &Args) -> serde_json::Value {
+    serde_json::json!({
+        "model": args.model, "data": args.data, "add": args.add, "strategy": format!("{:?}", args.strategy),
+        "views": args.views, "seed": args.seed, "threads": args.threads, "cache_limit_mb": args.cache_limit,
+        "label_map": args.label_map, "images": args.images, "validation": args.validation,
+    })
+}
+
+fn plan_lines(plan: &Plan, data: &Dataset, labels_from: &str) -> Vec<String> {
+    let mut lines = vec![
+        format!("label map: {labels_from}"),
+        format!("{} → {} classes, {} pictures", plan.classes_before, plan.classes_after(), data.images.len()),
+    ];
+    for class in &plan.new {
+        lines.push(format!(
+            "new class {} {}: {} objects in {} pictures",
+            class.id, class.name, class.objects, class.pictures
+        ));
+    }
+    if !plan.old_in_data.is_empty() {
+        let counts: Vec<String> = plan.old_in_data.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        lines.push(format!("old classes in the data, negatives for the new ones: {}", counts.join(", ")));
+    }
+    if !data.problems.is_empty() {
+        lines.extend(data.problems.to_string().lines().map(str::to_owned));
+    }
+    lines
+}
+
+fn result_lines(report: &Report, output: &str) -> Vec<String> {
+    let new: usize = report.weights.changed.iter().map(|c| c.new_values).sum();
+    let seconds = |phase: &str| report.seconds.get(phase).copied().unwrap_or(0.0);
+    let mut lines = vec![
+        format!("{} → {} classes: {output}", report.plan.classes_before, report.plan.classes_after()),
+        format!(
+            "weights            {} unchanged bit for bit; {} class tensors wider by {new} new values, old columns bit-equal",
+            report.weights.unchanged,
+            report.weights.changed.len()
+        ),
+        format!(
+            "old detections     {} on {} probe pictures keep their scores within {:.0e}",
+            report.old_scores.detections,
+            report.old_scores.pictures,
+            report.old_scores.largest_difference.values().fold(0f32, |a, &b| a.max(b))
+        ),
+        format!(
+            "seconds            {:.1} in all: {:.1} proof, {:.1} features ({} views), {:.1} fit, {:.1} writing and checking",
+            seconds("total"),
+            seconds("prove"),
+            seconds("features"),
+            report.training.views,
+            seconds("fit"),
+            seconds("write") + seconds("verify")
+        ),
+    ];
+    if let Some(memory) = report.peak_memory_bytes {
+        lines.push(format!("peak memory        {} MB", memory >> 20));
+    }
+    if let Some(v) = &report.validation {
+        let ap = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.3}"));
+        lines.push(format!(
+            "validation         {} pictures: new classes AP {} (AP50 {}); old classes AP {} before, {} after",
+            v.images,
+            ap(v.new_after.ap),
+            ap(v.new_after.ap50),
+            ap(v.old_before.ap),
+            ap(v.old_after.ap)
+        ));
+    }
+    lines
+}

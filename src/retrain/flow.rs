@@ -1,0 +1,318 @@
+//! The steps of a retraining, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::plan::Plan;
+use super::report::{Fingerprint, GraphChanges, Report, Training, Validation, peak_memory};
+use crate::data::{Dataset, LabelMap, Picture};
+use crate::detect::Detector;
+use crate::error::{Error, Result};
+use crate::eval::{EvalImage, class_ids, eval_image, evaluate};
+use crate::export::prove::{Kept, probe_pictures, prove, prove_old_scores};
+use crate::graft::{Graft, GraftOptions, NewClass};
+use crate::head::{Activation, Init};
+use crate::progress;
+use crate::runtime::{ServingModel, SessionConfig, library};
+use crate::saved_model::SavedModel;
+use crate::train::cache::CacheOptions;
+use crate::train::{Classes, Network, Phase, Strategy, TrainOptions, Trained, train};
+
+/// Everything a retraining is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The folder to make.
+    pub output: PathBuf,
+    /// Whether an existing one may be replaced.
+    pub overwrite: bool,
+    /// How new columns are made.
+    pub strategy: Strategy,
+    /// Views of each picture; automatic without.
+    pub views: Option<usize>,
+    /// Seed of views and random weights.
+    pub seed: u64,
+    /// Threads of TensorFlow; all cores without.
+    pub threads: Option<usize>,
+    /// Folder of TensorFlow's library.
+    pub tensorflow: Option<PathBuf>,
+    /// Folder for features that do not fit into memory.
+    pub cache_dir: Option<PathBuf>,
+    /// Most bytes of features in memory.
+    pub cache_limit: u64,
+    /// The options as given, for the report.
+    pub given: serde_json::Value,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Retrained {
+    /// The folder made.
+    pub output: PathBuf,
+    /// Its report.
+    pub report: Report,
+}
+
+/// Grows a model by the plan's classes, trains them on `data`, checks and writes everything.
+///
+/// Errors: every error leaves the output folder as it was.
+pub fn retrain(
+    model: SavedModel,
+    data: &Dataset,
+    validation: Option<&Dataset>,
+    plan: &Plan,
+    options: &Options,
+) -> Result<Retrained> {
+    let mut clock = Clock::default();
+    let adds: Vec<NewClass> =
+        plan.new.iter().map(|c| NewClass { name: c.name.clone(), init: Init::Silent }).collect();
+    let mut graft = Graft::new(model, &adds)?;
+    if graft.understood.located.activation != Activation::Sigmoid {
+        return Err(Error::NotUnderstood {
+            tensor: "the class scores".into(),
+            reason: "they come from a softmax, which this version does not train".into(),
+        });
+    }
+    let tensorflow = library::load(options.tensorflow.as_deref())?;
+    let quick = SessionConfig { threads: options.threads, optimize: false };
+    let graft_options =
+        GraftOptions { output: options.output.clone(), overwrite: options.overwrite, session: quick };
+    let staging = graft.stage(&graft_options)?;
+    let source = Fingerprint::of(graft.model.source.path())?;
+    clock.lap("understand");
+
+    let spinner = progress::spinner("proving the graph");
+    let probes = probes(data)?;
+    let old = graft.serve_source(&staging, &quick)?;
+    let proof = {
+        let silent = graft.write_silent(&staging)?;
+        let new = ServingModel::load(&silent, &quick)?;
+        let proof = prove(&old, &new, &probes, plan.new.len())?;
+        fs::remove_dir_all(&silent).map_err(|e| Error::io(&silent, e))?;
+        proof
+    };
+    spinner.finish_and_clear();
+    clock.lap("prove");
+
+    let background = graft.understood.located.background;
+    let session = SessionConfig { threads: options.threads, optimize: true };
+    let values = graft.values()?.to_vec();
+    let network = Network::open(&graft.model, &graft.understood, &values, &session)?;
+    drop(values);
+    clock.lap("open network");
+    let trained = run_training(
+        &network,
+        data,
+        plan,
+        &mut graft,
+        background,
+        &staging_cache(&staging, options),
+        options,
+    )?;
+    drop(network);
+    clock.seconds.insert("features", trained.statistics.feature_seconds);
+    clock.seconds.insert("fit", trained.statistics.fit_seconds);
+    clock.skip();
+
+    let spinner = progress::spinner("writing and checking");
+    let weights = graft.write(&staging, &trained.columns)?;
+    graft.write_companions(&staging, &plan.labels)?;
+    clock.lap("write");
+    let folder = staging.path().join("saved_model");
+    let written = ServingModel::load(&folder, &quick)?;
+    let kept = Kept { added: plan.new.len(), classes: plan.classes_before, least_score: 0.3 };
+    let old_scores = prove_old_scores(&old, &written, &probes, &kept)?;
+    clock.lap("verify");
+    spinner.finish_and_clear();
+
+    let validation = match validation {
+        None => None,
+        Some(v) => Some(validate(v, old, written, plan)?),
+    };
+    if validation.is_some() {
+        clock.lap("validate");
+    }
+    let mut result = Fingerprint::of(&folder)?;
+    result.path = options.output.join("saved_model").display().to_string();
+    let report = Report {
+        schema: 1,
+        versions: BTreeMap::from([
+            ("tfgraft", env!("CARGO_PKG_VERSION").to_owned()),
+            ("tensorflow", tensorflow.version.clone()),
+        ]),
+        source,
+        result,
+        plan: plan.clone(),
+        options: options.given.clone(),
+        data_problems: data.problems.clone(),
+        training: training(&trained, options, &graft, plan.new.len()),
+        proof,
+        old_scores,
+        weights,
+        graph: GraphChanges {
+            changed: graft.grown.changes.changed.clone(),
+            added: graft.grown.changes.added.clone(),
+        },
+        validation,
+        seconds: clock.finish(),
+        peak_memory_bytes: peak_memory(),
+    };
+    report.write(&staging.path().join("report.json"))?;
+    let output = staging.publish()?;
+    Ok(Retrained { output, report })
+}
+
+/// Spilled features live in the staging folder unless told otherwise, so that they vanish with it.
+fn staging_cache(staging: &crate::export::Staging, options: &Options) -> CacheOptions {
+    let dir = options.cache_dir.clone().unwrap_or_else(|| staging.path().to_owned());
+    CacheOptions { dir: Some(dir), limit: options.cache_limit }
+}
+
+fn run_training(
+    network: &Network,
+    data: &Dataset,
+    plan: &Plan,
+    graft: &mut Graft,
+    background: bool,
+    cache: &CacheOptions,
+    options: &Options,
+) -> Result<Trained> {
+    let classes = Classes {
+        new: plan.new.iter().map(|c| c.name.clone()).collect(),
+        old: old_columns(data, &plan.labels, plan.classes_before, background),
+    };
+    let train_options = TrainOptions {
+        strategy: options.strategy.clone(),
+        views: options.views,
+        seed: options.seed,
+        cache: cache.clone(),
+    };
+    let mut bar = None;
+    let mut fitting = false;
+    let trained =
+        train(
+            network,
+            data,
+            &classes,
+            graft.values()?,
+            background,
+            &train_options,
+            &mut |phase| match phase {
+                Phase::Features { done, total } => {
+                    bar.get_or_insert_with(|| progress::bar(total as u64, "features"))
+                        .set_position(done as u64);
+                }
+                Phase::Fit { done, total, .. } => {
+                    if !fitting {
+                        fitting = true;
+                        if let Some(bar) = bar.take() {
+                            bar.finish_and_clear();
+                        }
+                    }
+                    bar.get_or_insert_with(|| progress::bar(total as u64, "fit")).set_position(done as u64);
+                }
+            },
+        );
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    trained
+}
+
+/// Columns of old classes that the data labels, by the names the data uses.
+fn old_columns(
+    data: &Dataset,
+    labels: &LabelMap,
+    classes: usize,
+    background: bool,
+) -> BTreeMap<String, usize> {
+    let column = |name: &String| {
+        let id = labels.by_name(name)?.id as usize;
+        (1..=classes).contains(&id).then(|| (name.clone(), id - 1 + usize::from(background)))
+    };
+    data.categories.iter().filter_map(column).collect()
+}
+
+/// Two of the user's pictures and one that is the same every time.
+fn probes(data: &Dataset) -> Result<Vec<Picture>> {
+    let mut probes: Vec<Picture> = data.images.iter().take(2).map(|i| i.picture()).collect::<Result<_>>()?;
+    probes.extend(probe_pictures().into_iter().take(1));
+    Ok(probes)
+}
+
+fn training(trained: &Trained, options: &Options, graft: &Graft, added: usize) -> Training {
+    let s = &trained.statistics;
+    let anchors = |layer: usize| graft.understood.layers[layer].axis.outer.unwrap_or(1);
+    let rows = |(layer, counts): (usize, &Vec<usize>)| {
+        counts.chunks(added.max(1)).take(anchors(layer)).map(<[usize]>::to_vec).collect()
+    };
+    Training {
+        strategy: match options.strategy {
+            Strategy::FrozenColumns(_) => "frozen-columns",
+            Strategy::CopyBack(_) => "copy-back",
+        },
+        images: s.images,
+        views: s.views,
+        rows: s.rows.clone(),
+        matched_anchors: s.matched.iter().enumerate().map(rows).collect(),
+        losses: trained.losses.clone(),
+        cache_bytes: [s.memory_bytes, s.disk_bytes],
+    }
+}
+
+/// COCO measures on held-back data, old classes with both models.
+fn validate(data: &Dataset, old: ServingModel, new: ServingModel, plan: &Plan) -> Result<Validation> {
+    let ids = class_ids(data, &plan.labels, "of the result")?;
+    let names: BTreeMap<u32, String> = ids.iter().map(|(name, &id)| (id, name.clone())).collect();
+    let new_names: BTreeSet<&str> = plan.new.iter().map(|c| c.name.as_str()).collect();
+    let bar = progress::bar(2 * data.images.len() as u64, "validation");
+    let measure = |model: ServingModel| -> Result<_> {
+        let detector = Detector::new(model, plan.labels.clone());
+        let mut images: Vec<EvalImage> = Vec::new();
+        for image in &data.images {
+            images.push(eval_image(image, &ids, &detector.detect(&image.picture()?, 0.0)?));
+            bar.inc(1);
+        }
+        Ok(evaluate(&images, &names))
+    };
+    let (before, after) = (measure(old)?, measure(new)?);
+    bar.finish_and_clear();
+    Ok(Validation {
+        images: data.images.len(),
+        old_before: before.mean(|name| !new_names.contains(name)),
+        old_after: after.mean(|name| !new_names.contains(name)),
+        new_after: after.mean(|name| new_names.contains(name)),
+        per_class: after.per_class.clone(),
+    })
+}
+
+/// Seconds by phase.
+struct Clock {
+    start: Instant,
+    last: Instant,
+    seconds: BTreeMap<&'static str, f64>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { start: now, last: now, seconds: BTreeMap::new() }
+    }
+}
+
+impl Clock {
+    fn lap(&mut self, phase: &'static str) {
+        self.seconds.insert(phase, self.last.elapsed().as_secs_f64());
+        self.skip();
+    }
+
+    fn skip(&mut self) {
+        self.last = Instant::now();
+    }
+
+    fn finish(mut self) -> BTreeMap<&'static str, f64> {
+        self.seconds.insert("total", self.start.elapsed().as_secs_f64());
+        self.seconds
+    }
+}

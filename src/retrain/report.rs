@@ -1,0 +1,155 @@
+//! report.json: what went in, what came out, what changed, how long it took.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::plan::Plan;
+use crate::data::Problems;
+use crate::error::{Error, Result};
+use crate::eval::ClassMetrics;
+use crate::export::changes::WeightChanges;
+use crate::export::prove::Proof;
+
+/// The report of a retraining.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Layout of this file.
+    pub schema: u32,
+    /// Versions that made it.
+    pub versions: BTreeMap<&'static str, String>,
+    /// Where the source was, and SHA-256 of its files.
+    pub source: Fingerprint,
+    /// SHA-256 of the result's files.
+    pub result: Fingerprint,
+    /// Classes before and after, new and old in the data.
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// The options given.
+    pub options: serde_json::Value,
+    /// What was noticed about the data, by kind.
+    pub data_problems: Problems,
+    /// Statistics of the training.
+    pub training: Training,
+    /// The proof of the graph: silent columns.
+    pub proof: Proof,
+    /// The check of the result, read back: old scores on the probe pictures.
+    pub old_scores: Proof,
+    /// Weights, tensor by tensor.
+    pub weights: WeightChanges,
+    /// Nodes of the graph that were altered or added.
+    pub graph: GraphChanges,
+    /// Measures on the validation data, where there was any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
+    /// Seconds by phase.
+    pub seconds: BTreeMap<&'static str, f64>,
+    /// Most memory the process held, bytes; none where the system does not say.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// A model's files.
+#[derive(Debug, Clone, Serialize)]
+pub struct Fingerprint {
+    /// The folder or file as given.
+    pub path: String,
+    /// SHA-256 by file.
+    pub sha256: BTreeMap<String, String>,
+}
+
+/// Counts of the graph edit, with names.
+#[derive(Debug, Clone, Serialize)]
+pub struct GraphChanges {
+    /// `function/node` of altered nodes.
+    pub changed: Vec<String>,
+    /// `function/node` of added nodes.
+    pub added: Vec<String>,
+}
+
+/// What training saw and did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Training {
+    /// `frozen-columns` or `copy-back`.
+    pub strategy: &'static str,
+    /// Pictures.
+    pub images: usize,
+    /// Views that went through the network.
+    pub views: usize,
+    /// Kept rows of each class layer.
+    pub rows: Vec<usize>,
+    /// Anchors matched as the OD API matches them, by class layer and anchor: [layer][anchor][new class].
+    pub matched_anchors: Vec<Vec<Vec<usize>>>,
+    /// Loss by step.
+    pub losses: Vec<f64>,
+    /// Bytes of features in memory and on disk.
+    pub cache_bytes: [u64; 2],
+}
+
+/// Measures before and after, means over groups and each class.
+#[derive(Debug, Clone, Serialize)]
+pub struct Validation {
+    /// Pictures measured on.
+    pub images: usize,
+    /// Old classes, source model.
+    pub old_before: ClassMetrics,
+    /// Old classes, result.
+    pub old_after: ClassMetrics,
+    /// New classes, result.
+    pub new_after: ClassMetrics,
+    /// Each class, result.
+    pub per_class: BTreeMap<String, ClassMetrics>,
+}
+
+impl Fingerprint {
+    /// Hashes a model's files: saved_model.pb and what is in variables/, or the frozen graph.
+    pub fn of(path: &Path) -> Result<Self> {
+        let mut sha256 = BTreeMap::new();
+        if path.is_file() {
+            sha256.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), hash(path)?);
+        } else {
+            sha256.insert("saved_model.pb".to_owned(), hash(&path.join("saved_model.pb"))?);
+            let variables = path.join("variables");
+            if variables.is_dir() {
+                for entry in std::fs::read_dir(&variables).map_err(|e| Error::io(&variables, e))? {
+                    let file = entry.map_err(|e| Error::io(&variables, e))?.path();
+                    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    sha256.insert(format!("variables/{name}"), hash(&file)?);
+                }
+            }
+        }
+        Ok(Self { path: path.display().to_string(), sha256 })
+    }
+}
+
+fn hash(file: &Path) -> Result<String> {
+    let mut open = File::open(file).map_err(|e| Error::io(file, e))?;
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        let read = open.read(&mut buffer).map_err(|e| Error::io(file, e))?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+    }
+    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+impl Report {
+    /// Writes the report as JSON.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::Data(format!("{}: {e}", file.display())))?;
+        File::create(file).and_then(|mut f| f.write_all(text.as_bytes())).map_err(|e| Error::io(file, e))
+    }
+}
+
+/// Most memory this process has held, bytes (`VmHWM` of Linux).
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
