@@ -82,7 +82,7 @@ pub struct Kept {
 /// models; the source runs flattened here and the result as a SavedModel, whose kernels may add in another order.
 pub const SCORE_TOLERANCE: f32 = 1e-4;
 
-/// Runs the source and the trained model on the pictures: raw scores of old classes and boxes are the same, and old
+/// Runs the source and the trained model on the pictures: raw scores of old classes are the same, and old
 /// detections from a score on are found again. New detections may only take places at the end of the list.
 ///
 /// Errors: [`Error::CheckFailed`] with the output and the picture.
@@ -101,7 +101,7 @@ pub fn prove_old_scores(
         let failed = |output: &str, reason: String| {
             Error::CheckFailed(format!("output {output} of the result on probe picture {number}: {reason}"))
         };
-        for (name, values) in before.iter().filter(|(name, _)| name.starts_with("raw_detection_")) {
+        for (name, values) in before.iter().filter(|(name, _)| name.starts_with("raw_detection_scores")) {
             let (Some(grown), Ok(floats)) = (after.get(name), values.f32()) else { continue };
             let difference = compare(values, floats, grown, kept.added, SCORE_TOLERANCE)
                 .map_err(|reason| failed(name, reason))?;
