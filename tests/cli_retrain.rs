@@ -1,0 +1,150 @@
+//! `tfgraft retrain` on committed models and a few drawn pictures, seen from outside.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::tempdir;
+
+fn retrain(model: &Path, data: &Path, output: &Path, more: &[&str]) -> Value {
+    let mut command = common::tfgraft();
+    command.args(["retrain", "--json", "--quiet", "--views", "2"]).arg(model).arg("--data").arg(data);
+    let done = command.arg("--output").arg(output).args(more).assert().success();
+    serde_json::from_slice(&done.get_output().stdout).unwrap()
+}
+
+fn product(shape: &Value) -> u64 {
+    shape.as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product()
+}
+
+fn check_report(report: &Value, output: &Path, strategy: &str, classes: u64) {
+    let text = fs::read_to_string(output.join("report.json")).unwrap();
+    assert_eq!(&serde_json::from_str::<Value>(&text).unwrap(), report, "printed and written reports");
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["classes_before"], classes);
+    assert_eq!(report["new"][0]["name"], "square");
+    assert_eq!(report["new"][0]["id"], classes + 1);
+    assert_eq!(report["new"][0]["objects"], 4);
+    assert_eq!(report["new"][0]["pictures"], 4);
+    assert_eq!(report["old_in_data"]["class_1"], 4);
+    assert_eq!(report["training"]["strategy"], strategy);
+    assert_eq!(report["training"]["images"], 4);
+    let matched = report["training"]["matched_anchors"].to_string();
+    assert!(matched.contains(|c: char| ('1'..='9').contains(&c)), "no anchor was matched: {matched}");
+    let losses: Vec<f64> =
+        report["training"]["losses"].as_array().unwrap().iter().map(|l| l.as_f64().unwrap()).collect();
+    assert!(losses.len() >= 2 && losses.last() < losses.first(), "{losses:?}");
+    let digest = |side: &str| report[side]["sha256"]["saved_model.pb"].as_str().unwrap().to_owned();
+    assert_eq!(digest("result").len(), 64);
+    assert_ne!(digest("source"), digest("result"));
+    assert!(report["seconds"]["total"].as_f64().unwrap() > 0.0);
+
+    let changed = report["weights"]["changed"].as_array().unwrap();
+    assert!(!changed.is_empty() && changed.len() % 2 == 0, "a kernel and biases for each layer");
+    for change in changed {
+        assert_eq!(change["old_columns_bit_equal"], true, "{change}");
+        let wider = product(&change["after"]) - product(&change["before"]);
+        assert_eq!(change["new_values"], wider, "{change}");
+        // One class more: each anchor's group of columns is one longer, for each row of the kernel.
+        let last = |side: &str| change[side].as_array().unwrap().last().unwrap().as_u64().unwrap();
+        let rows = product(&change["before"]) / last("before");
+        assert_eq!(wider, rows * (last("after") - last("before")), "{change}");
+    }
+    assert!(report["weights"]["unchanged"].as_u64().unwrap() > 10);
+    assert_eq!(common::entries(output), ["label_map.pbtxt", "pipeline.config", "report.json", "saved_model"]);
+}
+
+#[test]
+fn both_strategies_keep_old_columns_and_report() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let data = tempdir().unwrap();
+    let labels = common::squares(data.path(), 4);
+    for (name, classes) in [("tf2_levels", 3), ("tf1_frozen", 5)] {
+        let model = common::fixture(&format!("{name}/base"));
+        let before = common::contents(model.path());
+        let parent = tempdir().unwrap();
+        for strategy in ["frozen-columns", "copy-back"] {
+            let output = parent.path().join(strategy);
+            let report = retrain(model.path(), &labels, &output, &["--strategy", strategy]);
+            check_report(&report, &output, strategy, classes);
+        }
+        assert_eq!(common::entries(parent.path()), ["copy-back", "frozen-columns"], "{name}");
+        assert!(before == common::contents(model.path()), "{name}: the source was changed");
+    }
+}
+
+#[test]
+fn new_values_are_rows_times_anchors_and_biases() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let data = tempdir().unwrap();
+    let labels = common::squares(data.path(), 4);
+    let model = common::fixture("tf2_shared/base");
+    let parent = tempdir().unwrap();
+    let report =
+        retrain(model.path(), &labels, &parent.path().join("out"), &["--strategy", "frozen-columns"]);
+    check_report(&report, &parent.path().join("out"), "frozen-columns", 4);
+    let done = common::tfgraft().args(["inspect", "--json"]).arg(model.path()).assert().success();
+    let told: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    let mut expected = 0;
+    for layer in told["head"]["layers"].as_array().unwrap() {
+        let anchors = layer["anchors"].as_u64().unwrap();
+        let shape = layer["shape"].as_array().unwrap();
+        let rows: u64 = shape[..shape.len() - 1].iter().map(|d| d.as_u64().unwrap()).product();
+        expected += rows * anchors + anchors;
+    }
+    let changed = report["weights"]["changed"].as_array().unwrap();
+    let new: u64 = changed.iter().map(|c| c["new_values"].as_u64().unwrap()).sum();
+    assert_eq!(new, expected);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let data = tempdir().unwrap();
+    let labels = common::squares(data.path(), 4);
+    let model = common::fixture("tf2_levels/base");
+    let parent = tempdir().unwrap();
+    for strategy in ["frozen-columns", "copy-back"] {
+        let made = |name: &str, seed: &str| {
+            let output = parent.path().join(format!("{strategy}-{name}"));
+            retrain(model.path(), &labels, &output, &["--strategy", strategy, "--seed", seed]);
+            common::contents(&output.join("saved_model"))
+        };
+        let (first, again, other) = (made("first", "5"), made("again", "5"), made("other", "6"));
+        assert!(first.len() >= 3, "{:?}", first.keys());
+        assert!(first == again, "{strategy}: the same seed gave other bytes");
+        assert!(first != other, "{strategy}: the seed has no effect");
+    }
+}
+
+#[test]
+fn a_dry_run_needs_no_tensorflow_and_writes_nothing() {
+    let data = tempdir().unwrap();
+    let labels = common::squares(data.path(), 4);
+    let model = common::fixture("tf2_levels/base");
+    let parent = tempdir().unwrap();
+    let mut command = common::tfgraft();
+    command.args(["retrain", "--dry-run", "--json"]).arg(model.path()).arg("--data").arg(&labels);
+    command.arg("--output").arg(parent.path().join("out")).env("TFGRAFT_TENSORFLOW", "/nowhere");
+    let done = command.assert().success();
+    let plan: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    assert_eq!(plan["classes_before"], 3);
+    assert_eq!(plan["new"][0]["name"], "square");
+    assert!(common::entries(parent.path()).is_empty());
+
+    // Without --dry-run the same environment fails: the check above is one.
+    let mut command = common::tfgraft();
+    command.args(["retrain"]).arg(model.path()).arg("--data").arg(&labels);
+    command.arg("--output").arg(parent.path().join("out")).env("TFGRAFT_TENSORFLOW", "/nowhere");
+    command.assert().code(2);
+    assert!(common::entries(parent.path()).is_empty());
+}
