@@ -294,14 +294,14 @@ fn a_file_that_cannot_be_written_whole_leaves_nothing() {
         return;
     }
     // The limit stands for a full disk; ignoring the signal makes it an error of writing. 100 blocks of 1 kB: less than
-    // saved_model.pb has.
+    // the variables have, which are written first.
     let case = Case::new();
     let done = Command::new("bash")
         .args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tfgraft")])
         .args(case.grow(&["--add", "a"]))
         .output()
         .unwrap();
-    check_refusal(&done, "full disk", &["saved_model.pb", "File too large"]);
+    check_refusal(&done, "full disk", &["variables.data", "File too large"]);
     assert!(common::entries(case.parent.path()).is_empty());
 }
 
