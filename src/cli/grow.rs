@@ -64,9 +64,10 @@ pub fn run(args: Args) -> Result<()> {
     let model = SavedModel::read(&args.model)?;
     let mut graft = Graft::new(model, &args.add)?;
     let names = args.add.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
-    let (mut labels, _) =
-        LabelMap::for_model(args.label_map.as_deref(), &args.model, graft.classes_before() as u32)?;
-    labels.append(&names, graft.classes_before() as u32 + 1).context("label map")?;
+    let classes = graft.classes_before();
+    let (mut labels, from) = LabelMap::for_model(args.label_map.as_deref(), &args.model, classes as u32)?;
+    labels.check_fits(classes, &from)?;
+    labels.append(&names, classes as u32 + 1).with_context(|| format!("label map {from}"))?;
     library::load(args.tensorflow.as_deref())?;
     let session = SessionConfig { threads: args.threads, optimize: false };
     let staging = graft.stage(&GraftOptions { output: args.output.clone(), overwrite: args.overwrite })?;

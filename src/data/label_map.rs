@@ -111,6 +111,17 @@ impl LabelMap {
         self.items.iter().map(|item| item.id).max().unwrap_or(0)
     }
 
+    /// Errors where the map names an id that a model of so many classes does not have. `from` says where the map is from.
+    pub fn check_fits(&self, classes: usize, from: &str) -> Result<()> {
+        if self.max_id() as usize > classes {
+            return Err(Error::Usage(format!(
+                "label map {from} names id {}, but the model has classes 1 to {classes}; is it the map of another model?",
+                self.max_id()
+            )));
+        }
+        Ok(())
+    }
+
     /// Names that a mistyped name may have meant: the same but for case, spaces, `_` and `-`, or at most two edits away.
     pub fn near_misses(&self, name: &str) -> Vec<&str> {
         let wanted = folded(name);

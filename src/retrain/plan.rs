@@ -47,12 +47,7 @@ impl Plan {
         add: &[String],
     ) -> Result<Self> {
         let first_id = u32::try_from(classes).unwrap_or(u32::MAX).saturating_add(1);
-        if labels.max_id() >= first_id {
-            return Err(Error::Usage(format!(
-                "label map {labels_from} names id {}, but the model has classes 1 to {classes}; is it the map of another model?",
-                labels.max_id()
-            )));
-        }
+        labels.check_fits(classes, labels_from)?;
         let is_old = |name: &str| labels.by_name(name);
         let names: Vec<String> = if add.is_empty() {
             data.categories.iter().filter(|c| is_old(c).is_none()).cloned().collect()
