@@ -54,11 +54,11 @@ fn assert_same(a: &Outputs, b: &Outputs, what: &str) {
     };
     let (mine, theirs) = (of(a), of(b));
     let mut free: Vec<usize> = (0..count).collect();
-    for i in 0..count {
+    (0..count).for_each(|i| {
         let like = free.iter().position(|&j| (0..names.len()).all(|n| near(&mine[n][i], &theirs[n][j])));
         let Some(at) = like else { panic!("{what}: detection {i} has no like") };
         free.remove(at);
-    }
+    });
 }
 
 /// Classes that the oracle copied, and those of the base.
