@@ -43,7 +43,7 @@ fn check_report(report: &Value, output: &Path, strategy: &str, classes: u64) {
     assert!(report["seconds"]["total"].as_f64().unwrap() > 0.0);
 
     let changed = report["weights"]["changed"].as_array().unwrap();
-    assert!(!changed.is_empty() && changed.len() % 2 == 0, "a kernel and biases for each layer");
+    assert!(!changed.is_empty() && changed.len().is_multiple_of(2), "a kernel and biases for each layer");
     for change in changed {
         assert_eq!(change["old_columns_bit_equal"], true, "{change}");
         let wider = product(&change["after"]) - product(&change["before"]);
