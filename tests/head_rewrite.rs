@@ -1,4 +1,5 @@
 //! Growth as a pure rewrite, on a detector of a dozen operations built here: no TensorFlow, no files.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use tfgraft::Error;
 use tfgraft::graph::tensor::{attr, constant, float_tensor, int_scalar, ints, shape_proto};
