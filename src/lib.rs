@@ -18,6 +18,7 @@ pub mod pb;
 pub mod pipeline_config;
 pub mod policy;
 pub mod progress;
+mod random;
 pub mod retrain;
 pub mod runtime;
 pub mod saved_model;

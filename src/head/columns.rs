@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use super::axis::{ClassAxis, Growth};
 use crate::error::{Error, Result};
+use crate::random::SplitMix;
 
 /// A bias so low that the sigmoid, or the share of a softmax, is exactly zero in float32.
 pub const SILENT_BIAS: f32 = -1000.0;
@@ -141,26 +142,16 @@ pub fn initial(
     Ok(NewColumns { kernel, biases })
 }
 
-/// Normal numbers from a seed, the same on every machine: SplitMix64 (Steele et al. 2014) and Box–Muller in float64.
-struct Normal {
-    state: u64,
-}
+/// Normal numbers from a seed, the same on every machine: Box–Muller in float64.
+struct Normal(SplitMix);
 
 impl Normal {
     fn new(seed: u64) -> Self {
-        Self { state: seed }
-    }
-
-    fn uniform(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        Self(SplitMix::new(seed, &[]))
     }
 
     fn next(&mut self) -> f32 {
-        let (a, b) = (1.0 - self.uniform(), self.uniform());
+        let (a, b) = (1.0 - self.0.uniform(0.0, 1.0), self.0.uniform(0.0, 1.0));
         ((-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()) as f32
     }
 }

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::nodes::{graph, node, strings};
 use super::{AnyTensor, GraphSession, SessionConfig, failed};
 use crate::error::{Error, Result};
+use crate::graph::nodes::{graph, node, strings};
 use crate::pb::{DataType, NodeDef};
 
 /// These graphs run once: optimising them is waste.

@@ -43,9 +43,9 @@ pub fn add_gradients(graph_def: &[u8], ys: &[&str], xs: &[&str]) -> Result<Gradi
 
 #[cfg(test)]
 mod tests {
-    use super::super::nodes::{graph, integers, node};
     use super::super::{AnyTensor, GraphSession, SessionConfig, testing};
     use super::*;
+    use crate::graph::nodes::{graph, integers, node};
     use crate::pb::DataType::{DtFloat, DtInt32};
 
     const ROWS: usize = 5;

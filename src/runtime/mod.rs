@@ -8,7 +8,6 @@
 pub mod bundle;
 pub mod gradients;
 pub mod library;
-mod nodes;
 mod places;
 pub mod serving;
 pub mod session;

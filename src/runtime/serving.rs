@@ -6,9 +6,9 @@ use std::path::Path;
 use prost::Message;
 use tensorflow::{Graph, SavedModelBundle};
 
-use super::nodes::{graph, integers, node};
 use super::{AnyTensor, GraphSession, SessionConfig, failed, library};
 use crate::error::{Error, Result};
+use crate::graph::nodes::{graph, integers, node};
 use crate::pb::{DataType, SignatureDef, TensorInfo, tensor_info};
 
 /// The tag of the graph that serves.

@@ -190,9 +190,9 @@ pub(super) fn output(graph: &Graph, name: &str) -> Result<Output> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::nodes::{graph, node};
     use super::super::testing;
     use super::*;
+    use crate::graph::nodes::{graph, node};
     use crate::pb::DataType;
 
     fn adder() -> Vec<u8> {

@@ -11,13 +11,13 @@ use super::features::Shown;
 use super::loss::{Logits, LossGraph};
 use super::objective::accumulate;
 use super::parameters::Columns;
-use super::random::SplitMix;
 use super::shape::{LayerSize, NetworkShape};
 use super::targets::{Truth, matched, select};
 use crate::data::BoxYxyx;
 use crate::error::{Error, Result};
 use crate::head::axis::{ClassAxis, Growth};
 use crate::head::columns::{Init, LayerValues, NewColumns, initial};
+use crate::random::SplitMix;
 use crate::runtime::{AnyTensor, SessionConfig};
 
 /// How the layer is trained.

@@ -3,10 +3,8 @@
 //! One graph serves all layers and chunks: its placeholders have no shapes. Losses are written with `Softplus` because
 //! TensorFlow's fused cross entropies lack derivatives in the C library; they are summed in float64.
 
-use prost::Message;
-
 use crate::error::Result;
-use crate::graph::tensor::{attr, float_tensor, shape_proto};
+use crate::graph::nodes::{self, graph, integers, node};
 use crate::pb::attr_value::Value;
 use crate::pb::{self, DataType};
 use crate::runtime::{AnyTensor, GraphSession, SessionConfig, add_gradients};
@@ -34,12 +32,12 @@ impl LossGraph {
     ///
     /// Further placeholders: `y` targets and `v` weights, both [rows, columns].
     pub fn cross_entropy(positive_weight: f32, config: &SessionConfig) -> Result<Self> {
-        let mut nodes = logits();
-        nodes.extend([
+        let mut all = logits();
+        all.extend([
             placeholder("y"),
             placeholder("v"),
-            scalar("extra", positive_weight - 1.0),
-            scalar("one", 1.0),
+            nodes::float("extra", positive_weight - 1.0),
+            nodes::float("one", 1.0),
             float("y_extra", "Mul", &["y", "extra"]),
             float("factor", "AddV2", &["one", "y_extra"]),
             float("weight", "Mul", &["v", "factor"]),
@@ -48,8 +46,8 @@ impl LossGraph {
             float("entropy", "Sub", &["plus", "yz"]),
             float("each", "Mul", &["weight", "entropy"]),
         ]);
-        nodes.extend(total());
-        Self::new(nodes, config)
+        all.extend(total());
+        Self::new(all, config)
     }
 
     /// The sigmoid focal loss (arXiv 1708.02002) of hard targets: sum of v·α_t·(1−p_t)^γ·(−log p_t).
@@ -58,22 +56,23 @@ impl LossGraph {
     /// [rows·groups, 1], weights. With q = z for a negative and −z for a positive, p_t is σ(−q), so that the loss is
     /// α_t·e^(−γ·softplus(−q))·softplus(q): exact far out, and without powers.
     pub fn focal(alpha: f32, gamma: f32, classes: usize, config: &SessionConfig) -> Result<Self> {
-        let mut nodes = logits();
-        nodes.extend([
-            node("class", "Placeholder", &[]).with("dtype", Value::Type(DataType::DtInt32.into())),
+        let mut all = logits();
+        all.extend([
+            node::<&str>("class", "Placeholder", &[]).dtype("dtype", DataType::DtInt32).build(),
             placeholder("v"),
-            int("classes", &[], &[classes as i32]),
-            int("by_class", &[2], &[-1, classes as i32]),
-            scalar("one", 1.0),
-            scalar("zero", 0.0),
-            scalar("minus_two", -2.0),
-            scalar("alpha_slope", 2.0 * alpha - 1.0),
-            scalar("alpha_start", 1.0 - alpha),
-            scalar("minus_gamma", -gamma),
+            integers("classes", &[], &[classes as i32]),
+            integers("by_class", &[2], &[-1, classes as i32]),
+            nodes::float("one", 1.0),
+            nodes::float("zero", 0.0),
+            nodes::float("minus_two", -2.0),
+            nodes::float("alpha_slope", 2.0 * alpha - 1.0),
+            nodes::float("alpha_start", 1.0 - alpha),
+            nodes::float("minus_gamma", -gamma),
             node("y", "OneHot", &["class", "classes", "one", "zero"])
-                .typed()
-                .with("TI", Value::Type(DataType::DtInt32.into()))
-                .with("axis", Value::I(-1)),
+                .dtype("T", DataType::DtFloat)
+                .dtype("TI", DataType::DtInt32)
+                .attr("axis", Value::I(-1))
+                .build(),
             float("zc", "Reshape", &["z", "by_class"]),
             float("y_twice", "Mul", &["y", "minus_two"]),
             float("sign", "AddV2", &["y_twice", "one"]),
@@ -89,12 +88,12 @@ impl LossGraph {
             float("weight", "Mul", &["alpha_t", "v"]),
             float("each", "Mul", &["weight", "focal"]),
         ]);
-        nodes.extend(total());
-        Self::new(nodes, config)
+        all.extend(total());
+        Self::new(all, config)
     }
 
-    fn new(nodes: Vec<pb::NodeDef>, config: &SessionConfig) -> Result<Self> {
-        let gradients = add_gradients(&serialized(nodes), &["loss:0"], &["w:0", "b:0"])?;
+    fn new(all: Vec<pb::NodeDef>, config: &SessionConfig) -> Result<Self> {
+        let gradients = add_gradients(&graph(all), &["loss:0"], &["w:0", "b:0"])?;
         let session = GraphSession::new(&gradients.graph_def, config)?;
         Ok(Self { session, gradients: gradients.names })
     }
@@ -116,7 +115,7 @@ pub struct Logits(GraphSession);
 impl Logits {
     /// Makes the graph.
     pub fn new(config: &SessionConfig) -> Result<Self> {
-        Ok(Self(GraphSession::new(&serialized(logits()), config)?))
+        Ok(Self(GraphSession::new(&graph(logits()), config)?))
     }
 
     /// x·w + b.
@@ -139,63 +138,21 @@ fn logits() -> Vec<pb::NodeDef> {
 fn total() -> Vec<pb::NodeDef> {
     vec![
         node("wide", "Cast", &["each"])
-            .with("SrcT", Value::Type(DataType::DtFloat.into()))
-            .with("DstT", Value::Type(DataType::DtDouble.into())),
-        int("axes", &[2], &[0, 1]),
+            .dtype("SrcT", DataType::DtFloat)
+            .dtype("DstT", DataType::DtDouble)
+            .build(),
+        integers("axes", &[2], &[0, 1]),
         node("loss", "Sum", &["wide", "axes"])
-            .with("T", Value::Type(DataType::DtDouble.into()))
-            .with("Tidx", Value::Type(DataType::DtInt32.into())),
+            .dtype("T", DataType::DtDouble)
+            .dtype("Tidx", DataType::DtInt32)
+            .build(),
     ]
 }
 
-fn serialized(node: Vec<pb::NodeDef>) -> Vec<u8> {
-    pb::GraphDef { node, ..Default::default() }.encode_to_vec()
-}
-
-fn node(name: &str, op: &str, inputs: &[&str]) -> pb::NodeDef {
-    let input = inputs.iter().map(|&input| input.to_owned()).collect();
-    pb::NodeDef { name: name.to_owned(), op: op.to_owned(), input, ..Default::default() }
-}
-
 fn float(name: &str, op: &str, inputs: &[&str]) -> pb::NodeDef {
-    node(name, op, inputs).typed()
+    node(name, op, inputs).dtype("T", DataType::DtFloat).build()
 }
 
 fn placeholder(name: &str) -> pb::NodeDef {
-    node(name, "Placeholder", &[]).with("dtype", Value::Type(DataType::DtFloat.into()))
-}
-
-fn scalar(name: &str, value: f32) -> pb::NodeDef {
-    node(name, "Const", &[])
-        .with("dtype", Value::Type(DataType::DtFloat.into()))
-        .with("value", Value::Tensor(float_tensor(&[], &[value])))
-}
-
-fn int(name: &str, shape: &[usize], values: &[i32]) -> pb::NodeDef {
-    let tensor = pb::TensorProto {
-        dtype: DataType::DtInt32.into(),
-        tensor_shape: Some(shape_proto(shape)),
-        int_val: values.to_vec(),
-        ..Default::default()
-    };
-    node(name, "Const", &[])
-        .with("dtype", Value::Type(DataType::DtInt32.into()))
-        .with("value", Value::Tensor(tensor))
-}
-
-/// Attributes, one after the other.
-trait With {
-    fn with(self, name: &str, value: Value) -> Self;
-    fn typed(self) -> Self;
-}
-
-impl With for pb::NodeDef {
-    fn with(mut self, name: &str, value: Value) -> Self {
-        self.attr.insert(name.to_owned(), attr(value));
-        self
-    }
-
-    fn typed(self) -> Self {
-        self.with("T", Value::Type(DataType::DtFloat.into()))
-    }
+    node::<&str>(name, "Placeholder", &[]).dtype("dtype", DataType::DtFloat).build()
 }

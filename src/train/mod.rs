@@ -14,7 +14,6 @@ pub mod loss;
 pub mod network;
 pub mod objective;
 pub mod parameters;
-mod random;
 pub mod render;
 mod run;
 pub mod shape;

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::export::VariableValues;
 use crate::graph::check::{main_tensor, tensor_name};
 use crate::graph::flatten::Flattener;
-use crate::graph::tensor::{attr, ints_attr, str_attr};
+use crate::graph::nodes::{integers, node};
+use crate::graph::tensor::{ints_attr, str_attr};
 use crate::graph::{GraphView, MAIN, Source};
 use crate::head::locate::{Body, Head};
 use crate::head::{LayerValues, Understood};
@@ -231,8 +232,8 @@ fn serving_body<'u>(
         .ok_or_else(|| not("serving_default", "it calls none of the model's bodies".into()))
 }
 
-fn depth(head: &Head) -> i64 {
-    head.kernel_shape[..3].iter().product::<usize>() as i64
+fn depth(head: &Head) -> i32 {
+    i32::try_from(head.kernel_shape[..3].iter().product::<usize>()).unwrap_or(i32::MAX)
 }
 
 /// A kernel wider than one cell sees patches: [1, h, w, kernel height · kernel width · depth], in the kernel's order.
@@ -248,53 +249,26 @@ fn patches(view: &GraphView<'_>, graph: &mut pb::GraphDef, head: &Head, features
     if !matches!(padding, "SAME" | "VALID") {
         return Err(not(&conv.name, format!("a class layer with {padding} padding")));
     }
-    let list = |i: Vec<i64>| attr(Value::List(ListValue { i, ..Default::default() }));
+    let list = |i: Vec<i64>| Value::List(ListValue { i, ..Default::default() });
     let name = format!("{}/tfgraft_patches", features.split(':').next().unwrap_or_default());
-    graph.node.push(pb::NodeDef {
-        name: name.clone(),
-        op: "ExtractImagePatches".into(),
-        input: vec![features.clone()],
-        attr: [
-            ("T".to_owned(), attr(Value::Type(pb::DataType::DtFloat as i32))),
-            ("ksizes".to_owned(), list(vec![1, height, width, 1])),
-            ("strides".to_owned(), list(strides)),
-            ("rates".to_owned(), list(rates)),
-            ("padding".to_owned(), attr(Value::S(padding.as_bytes().to_vec().into()))),
-        ]
-        .into(),
-        ..Default::default()
-    });
+    graph.node.push(
+        node(&name, "ExtractImagePatches", &[features.as_str()])
+            .dtype("T", pb::DataType::DtFloat)
+            .attr("ksizes", list(vec![1, height, width, 1]))
+            .attr("strides", list(strides))
+            .attr("rates", list(rates))
+            .attr("padding", Value::S(padding.as_bytes().to_vec().into()))
+            .build(),
+    );
     *features = format!("{name}:0");
     Ok(())
 }
 
-fn reshape(graph: &mut pb::GraphDef, name: &str, tensor: &str, shape: &[i64]) -> String {
-    let value = pb::TensorProto {
-        dtype: pb::DataType::DtInt32 as i32,
-        tensor_shape: Some(crate::graph::tensor::shape_proto(&[shape.len()])),
-        int_val: shape.iter().map(|&d| i32::try_from(d).unwrap_or(i32::MAX)).collect(),
-        ..Default::default()
-    };
-    let int32 = || attr(Value::Type(pb::DataType::DtInt32 as i32));
-    let node = |name: String, op: &str, input: Vec<String>, attr: Vec<(String, pb::AttrValue)>| pb::NodeDef {
-        name,
-        op: op.into(),
-        input,
-        attr: attr.into_iter().collect(),
-        ..Default::default()
-    };
-    graph.node.push(node(
-        format!("{name}/shape"),
-        "Const",
-        vec![],
-        vec![("dtype".into(), int32()), ("value".into(), attr(Value::Tensor(value)))],
-    ));
-    graph.node.push(node(
-        name.into(),
-        "Reshape",
-        vec![tensor.into(), format!("{name}/shape")],
-        vec![("T".into(), attr(Value::Type(pb::DataType::DtFloat as i32))), ("Tshape".into(), int32())],
-    ));
+fn reshape(graph: &mut pb::GraphDef, name: &str, tensor: &str, shape: &[i32]) -> String {
+    let sizes = format!("{name}/shape");
+    graph.node.push(integers(&sizes, &[shape.len()], shape));
+    let reshape = node(name, "Reshape", &[tensor, &sizes]);
+    graph.node.push(reshape.dtype("T", pb::DataType::DtFloat).dtype("Tshape", pb::DataType::DtInt32).build());
     format!("{name}:0")
 }
 
@@ -318,13 +292,8 @@ fn anchors(
         }
     }
     for head in heads {
-        zeroed.node.push(pb::NodeDef {
-            name: format!("{head}/tfgraft_zero"),
-            op: "ZerosLike".into(),
-            input: vec![head.to_owned()],
-            attr: [("T".to_owned(), attr(Value::Type(pb::DataType::DtFloat as i32)))].into(),
-            ..Default::default()
-        });
+        let zero = node(&format!("{head}/tfgraft_zero"), "ZerosLike", &[head]);
+        zeroed.node.push(zero.dtype("T", pb::DataType::DtFloat).build());
     }
     let session = GraphSession::new(&zeroed.encode_to_vec(), &SessionConfig { optimize: false, ..*config })?;
     let feed = picture_tensor(&probe(320, 320), 320, 320, float)?;

@@ -128,9 +128,9 @@ pub fn moments(cache: &FeatureCache, sizes: &[LayerSize]) -> Result<Vec<Moments>
 mod tests {
     use super::super::cache::CacheOptions;
     use super::super::parameters::Penalties;
-    use super::super::random::SplitMix;
     use super::*;
     use crate::head::columns::LayerValues;
+    use crate::random::SplitMix;
 
     const SIZES: [LayerSize; 2] = [LayerSize { depth: 3, anchors: 2 }, LayerSize { depth: 4, anchors: 1 }];
     const CLASSES: usize = 2;

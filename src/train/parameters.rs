@@ -276,8 +276,8 @@ fn centred(values: &[f32], columns: usize, used: &[usize]) -> (Vec<f64>, Vec<f64
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::SplitMix;
     use super::*;
+    use crate::random::SplitMix;
 
     const SIZES: [LayerSize; 2] = [LayerSize { depth: 4, anchors: 2 }, LayerSize { depth: 3, anchors: 3 }];
 

@@ -3,9 +3,9 @@
 //! Few pictures show an object at few sizes and places, and every anchor shape of an SSD head is a classifier of its
 //! own. Windows around each object at sizes spread by a Halton sequence put positives on all of them.
 
-use super::random::{SplitMix, halton};
 use super::shape::Geometry;
 use crate::data::BoxYxyx;
+use crate::random::{SplitMix, halton};
 
 /// Views of all pictures that the automatic count aims at.
 const BUDGET: usize = 360;

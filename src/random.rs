@@ -2,11 +2,11 @@
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]
-pub(super) struct SplitMix(u64);
+pub(crate) struct SplitMix(u64);
 
 impl SplitMix {
     /// A generator for a purpose within a seed.
-    pub(super) fn new(seed: u64, purpose: &[u64]) -> Self {
+    pub(crate) fn new(seed: u64, purpose: &[u64]) -> Self {
         let mut state = Self(seed);
         for &part in purpose {
             state = Self(state.next() ^ part);
@@ -23,12 +23,12 @@ impl SplitMix {
     }
 
     /// A number in [low, high).
-    pub(super) fn uniform(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn uniform(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Puts elements into another order (Fisher and Yates).
-    pub(super) fn shuffle<T>(&mut self, elements: &mut [T]) {
+    pub(crate) fn shuffle<T>(&mut self, elements: &mut [T]) {
         for last in (1..elements.len()).rev() {
             let other = self.uniform(0.0, (last + 1) as f64) as usize;
             elements.swap(last, other.min(last));
@@ -37,7 +37,7 @@ impl SplitMix {
 }
 
 /// Element `index` of the van der Corput sequence of a base, in [0, 1); several bases make Halton's sequence (1960).
-pub(super) fn halton(mut index: u64, base: u64) -> f64 {
+pub(crate) fn halton(mut index: u64, base: u64) -> f64 {
     let (mut digit, mut sum) = (1.0, 0.0);
     while index > 0 {
         digit /= base as f64;
