@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tfgraft::Error;
 use tfgraft::data::load;
-use tfgraft::export::{VariableValues, read_values};
+use tfgraft::export::{VariableValues, layer_values};
 use tfgraft::head::understand;
 use tfgraft::runtime::{SessionConfig, library};
 use tfgraft::saved_model::SavedModel;
@@ -24,8 +24,8 @@ fn main() -> Result<(), Error> {
     library::load(None)?;
     let model = SavedModel::read(Path::new(model))?;
     let understood = understand(model.meta())?;
-    let values = read_values(&model, &understood.layers)?;
     let variables = VariableValues::read(&model, &understood)?;
+    let values = layer_values(&model, &variables, &understood.layers)?;
     let network = Network::open(&model, &understood, &variables, &values, &SessionConfig::default())?;
     let dataset = load(&[data], None)?;
     let classes = Classes { new: dataset.categories.clone(), ..Classes::default() };

@@ -1,16 +1,15 @@
 //! The steps that `grow` and `retrain` share: grow the graph, prove it, place columns, write, compare.
 
 use std::fs;
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::data::{LabelMap, Picture};
 use crate::error::{Error, Result};
 use crate::export::changes::{WeightChanges, list_changes};
 use crate::export::prove::{Kept, prove_old_scores};
-use crate::export::{Proof, Staging, VariableValues, flat, prove, read_values, write_model};
+use crate::export::{Proof, Staging, VariableValues, flat, prove, write_model};
 use crate::head::columns::initial;
-use crate::head::{Grown, Init, LayerValues, NewColumns, Understood, grow, understand};
+use crate::head::{Grown, Init, LayerValues, NewColumns, Understood, grow};
 use crate::pipeline_config;
 use crate::runtime::{ServingModel, SessionConfig};
 use crate::saved_model::SavedModel;
@@ -36,15 +35,6 @@ impl FromStr for NewClass {
     }
 }
 
-/// How to write a graft.
-#[derive(Debug, Clone)]
-pub struct GraftOptions {
-    /// The folder to make.
-    pub output: PathBuf,
-    /// Whether an existing one may be replaced.
-    pub overwrite: bool,
-}
-
 /// A model with room for new classes, in memory.
 #[derive(Debug)]
 pub struct Graft {
@@ -56,16 +46,13 @@ pub struct Graft {
     pub grown: Grown,
     /// What each new class's columns start as.
     inits: Vec<Init>,
-    /// Old values of the class layers, read when first needed.
-    values: Option<Vec<LayerValues>>,
 }
 
 impl Graft {
-    /// Understands a model and grows its graph; nothing is run or written yet.
-    pub fn new(model: SavedModel, add: &[NewClass]) -> Result<Self> {
-        let understood = understand(model.meta())?;
+    /// Grows the graph of an understood model; nothing is run or written yet.
+    pub fn new(model: SavedModel, understood: Understood, add: &[NewClass]) -> Result<Self> {
         let grown = grow(model.meta(), &understood, add.len())?;
-        Ok(Self { model, understood, grown, inits: add.iter().map(|c| c.init).collect(), values: None })
+        Ok(Self { model, understood, grown, inits: add.iter().map(|c| c.init).collect() })
     }
 
     /// Classes of the source, without background.
@@ -73,52 +60,33 @@ impl Graft {
         self.grown.growth.classes
     }
 
-    /// Old values of the class layers, in the order of `understood.layers`.
-    pub fn values(&mut self) -> Result<&[LayerValues]> {
-        if self.values.is_none() {
-            self.values = Some(read_values(&self.model, &self.understood.layers)?);
-        }
-        Ok(self.values.as_deref().unwrap_or_default())
+    /// Columns by each class's `INIT`; `old` are the values of the class layers, here and below.
+    pub fn initial_columns(&self, old: &[LayerValues], seed: u64) -> Result<Vec<NewColumns>> {
+        self.start_columns(old, &self.inits, seed)
     }
 
-    /// Columns by each class's `INIT`.
-    pub fn initial_columns(&mut self, seed: u64) -> Result<Vec<NewColumns>> {
-        let inits = self.inits.clone();
-        self.start_columns(&inits, seed)
-    }
-
-    fn start_columns(&mut self, inits: &[Init], seed: u64) -> Result<Vec<NewColumns>> {
-        let growth = self.grown.growth;
-        let axes: Vec<_> = self.understood.layers.iter().map(|l| l.axis).collect();
-        let layer = |(i, (values, axis)): (usize, (&LayerValues, _))| {
-            initial(values, axis, growth, inits, seed.wrapping_add(i as u64))
-        };
-        self.values()?.iter().zip(&axes).enumerate().map(layer).collect()
-    }
-
-    /// Prepares the output folder.
-    pub fn stage(&self, options: &GraftOptions) -> Result<Staging> {
-        Staging::new(&options.output, options.overwrite)
-    }
-
-    /// The source, ready to run.
-    pub fn serve_source(&self, variables: &VariableValues, session: &SessionConfig) -> Result<ServingModel> {
-        flat::serve_source(&self.model, variables, session)
+    fn start_columns(&self, old: &[LayerValues], inits: &[Init], seed: u64) -> Result<Vec<NewColumns>> {
+        let layers = self.understood.layers.iter().zip(old).enumerate();
+        layers
+            .map(|(i, (layer, values))| {
+                initial(values, &layer.axis, self.grown.growth, inits, seed.wrapping_add(i as u64))
+            })
+            .collect()
     }
 
     /// Shows that the grown graph is the old one where the new classes are silent, on these pictures.
     pub fn prove_silent(
-        &mut self,
-        old: &ServingModel,
+        &self,
+        source: &ServingModel,
         variables: &VariableValues,
+        old: &[LayerValues],
         session: &SessionConfig,
         pictures: &[Picture],
     ) -> Result<Proof> {
         let silent = vec![Init::Silent; self.grown.growth.added];
-        let columns = self.start_columns(&silent, 0)?;
-        let values = self.values.as_deref().unwrap_or_default();
-        let new = flat::serve_grown(&self.understood, &self.grown, variables, values, &columns, session)?;
-        prove(old, &new, pictures, self.grown.growth.added)
+        let columns = self.start_columns(old, &silent, 0)?;
+        let new = flat::serve_grown(&self.understood, &self.grown, variables, old, &columns, session)?;
+        prove(source, &new, pictures, self.grown.growth.added)
     }
 
     /// Loads what [`Graft::write`] wrote, as a server would, and holds its old scores against the source's.
@@ -145,17 +113,14 @@ impl Graft {
     }
 
     /// Writes the model with its columns to the staging folder, reads it back and compares every weight.
-    pub fn write(&mut self, staging: &Staging, columns: &[NewColumns]) -> Result<WeightChanges> {
-        self.values()?;
+    pub fn write(
+        &self,
+        staging: &Staging,
+        old: &[LayerValues],
+        columns: &[NewColumns],
+    ) -> Result<WeightChanges> {
         let folder = staging.path().join("saved_model");
-        write_model(
-            &folder,
-            &self.model,
-            &self.understood,
-            &self.grown,
-            self.values.as_deref().unwrap_or_default(),
-            columns,
-        )?;
+        write_model(&folder, &self.model, &self.understood, &self.grown, old, columns)?;
         let written = SavedModel::read(&folder)?;
         let changes = list_changes(&self.model, &written, &self.understood.layers, self.grown.growth)?;
         changes.check()?;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use serde::Serialize;
 
+use super::runtime::RuntimeArgs;
 use crate::data::Picture;
 use crate::detect::{Caption, Detection, Detector, DetectorOptions, draw};
 use crate::error::Error;
@@ -33,12 +34,9 @@ pub struct Args {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// Threads for TensorFlow [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// Folder of TensorFlow's library
-    #[arg(long, value_name = "DIR")]
-    pub tensorflow: Option<PathBuf>,
+    /// How to run TensorFlow.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 }
 
 #[derive(Serialize)]
@@ -78,8 +76,8 @@ pub fn run(args: Args) -> Result<()> {
     }
     let options = DetectorOptions {
         label_map: args.label_map.clone(),
-        threads: args.threads,
-        tensorflow: args.tensorflow.clone(),
+        threads: args.runtime.threads,
+        tensorflow: args.runtime.tensorflow.clone(),
     };
     let spinner = progress::spinner("loading the model");
     let detector = Detector::load(&args.model, &options)?;

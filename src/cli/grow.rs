@@ -7,13 +7,15 @@ use clap::Parser;
 use serde::Serialize;
 
 use super::output;
+use super::runtime::RuntimeArgs;
 use crate::data::LabelMap;
-use crate::export::VariableValues;
 use crate::export::changes::WeightChanges;
 use crate::export::prove::{Proof, probe_pictures};
-use crate::graft::{Graft, GraftOptions, NewClass};
+use crate::export::{Staging, VariableValues, flat, layer_values};
+use crate::graft::{Graft, NewClass};
+use crate::head::understand;
 use crate::progress;
-use crate::runtime::{SessionConfig, library};
+use crate::runtime::{self, SessionConfig};
 use crate::saved_model::SavedModel;
 
 /// Give a model room for more classes, without training
@@ -39,12 +41,9 @@ pub struct Args {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// Threads for TensorFlow [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// Folder of TensorFlow's library
-    #[arg(long, value_name = "DIR")]
-    pub tensorflow: Option<PathBuf>,
+    /// How to run TensorFlow.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 }
 
 #[derive(Serialize)]
@@ -62,26 +61,28 @@ struct Report {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let model = SavedModel::read(&args.model)?;
-    let mut graft = Graft::new(model, &args.add)?;
+    let understood = understand(model.meta())?;
+    let graft = Graft::new(model, understood, &args.add)?;
     let names = args.add.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
     let classes = graft.classes_before();
     let (mut labels, from) = LabelMap::for_model(args.label_map.as_deref(), &args.model, classes as u32)?;
     labels.check_fits(classes, &from)?;
     labels.append(&names, classes as u32 + 1).with_context(|| format!("label map {from}"))?;
-    library::load(args.tensorflow.as_deref())?;
-    let session = SessionConfig { threads: args.threads, optimize: false };
-    let staging = graft.stage(&GraftOptions { output: args.output.clone(), overwrite: args.overwrite })?;
+    runtime::start(args.runtime.tensorflow.as_deref(), args.runtime.threads)?;
+    let session = SessionConfig { threads: args.runtime.threads, optimize: false };
+    let staging = Staging::new(&args.output, args.overwrite)?;
     let spinner = progress::spinner("proving the graph");
     let variables = VariableValues::read(&graft.model, &graft.understood)?;
+    let old = layer_values(&graft.model, &variables, &graft.understood.layers)?;
     let probes = probe_pictures();
-    let old = graft.serve_source(&variables, &session)?;
-    let proof = graft.prove_silent(&old, &variables, &session, &probes)?;
+    let source = flat::serve_source(&graft.model, &variables, &session)?;
+    let proof = graft.prove_silent(&source, &variables, &old, &session, &probes)?;
     spinner.finish_and_clear();
     let spinner = progress::spinner("writing and checking");
-    let columns = graft.initial_columns(args.seed)?;
-    let weights = graft.write(&staging, &columns)?;
+    let columns = graft.initial_columns(&old, args.seed)?;
+    let weights = graft.write(&staging, &old, &columns)?;
     graft.write_companions(&staging, &labels)?;
-    let (old_scores, _) = graft.verify(&staging, &old, &session, &probes)?;
+    let (old_scores, _) = graft.verify(&staging, &source, &session, &probes)?;
     spinner.finish_and_clear();
     let output = staging.publish()?;
     let report = Report {

@@ -15,6 +15,7 @@ pub mod grow;
 pub mod inspect;
 mod output;
 pub mod retrain;
+mod runtime;
 
 /// Grafts new classes onto a trained TensorFlow detection model and exports it again
 #[derive(Debug, Parser)]

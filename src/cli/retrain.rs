@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 
 use super::output;
+use super::runtime::RuntimeArgs;
 use crate::data::{Dataset, LabelMap, load};
 use crate::error::Error;
 use crate::head::understand;
@@ -42,9 +43,6 @@ pub struct Args {
     /// Seed of views and random weights; the same seed gives the same bytes
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Threads for TensorFlow [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
     /// Folder for features that do not fit into memory [default: beside the output]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
@@ -66,9 +64,9 @@ pub struct Args {
     /// Print one JSON document: the report
     #[arg(long)]
     pub json: bool,
-    /// Folder of TensorFlow's library
-    #[arg(long, value_name = "DIR")]
-    pub tensorflow: Option<PathBuf>,
+    /// How to run TensorFlow.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 }
 
 /// Names of the strategies.
@@ -91,7 +89,8 @@ pub fn run(args: Args) -> Result<()> {
         .into());
     }
     let model = SavedModel::read(&args.model)?;
-    let classes = understand(model.meta())?.located.classes;
+    let understood = understand(model.meta())?;
+    let classes = understood.located.classes;
     let mut data = load(&args.data, args.images.as_deref())?;
     let (labels, labels_from) = LabelMap::for_model(args.label_map.as_deref(), &args.model, classes as u32)?;
     data.name_classes(&labels);
@@ -107,10 +106,10 @@ pub fn run(args: Args) -> Result<()> {
     lines.iter().for_each(|line| tracing::info!("{line}"));
     let strategy = match args.strategy {
         StrategyName::FrozenColumns => {
-            Strategy::FrozenColumns(FitOptions { threads: args.threads, ..FitOptions::default() })
+            Strategy::FrozenColumns(FitOptions { threads: args.runtime.threads, ..FitOptions::default() })
         }
         StrategyName::CopyBack => Strategy::CopyBack(DescentOptions {
-            threads: args.threads,
+            threads: args.runtime.threads,
             seed: args.seed,
             ..DescentOptions::default()
         }),
@@ -121,13 +120,13 @@ pub fn run(args: Args) -> Result<()> {
         strategy,
         views: args.views,
         seed: args.seed,
-        threads: args.threads,
-        tensorflow: args.tensorflow.clone(),
+        threads: args.runtime.threads,
+        tensorflow: args.runtime.tensorflow.clone(),
         cache_dir: args.cache_dir.clone(),
         cache_limit: args.cache_limit << 20,
         given: given(&args),
     };
-    let done = retrain(model, &data, validation.as_ref(), &plan, &options)?;
+    let done = retrain(model, understood, &data, validation.as_ref(), &plan, &options)?;
     if args.json {
         return output::json(&done.report);
     }
@@ -168,7 +167,7 @@ fn held_back(args: &Args, data: &mut Dataset, labels: &LabelMap) -> Result<Optio
 fn given(args: &Args) -> serde_json::Value {
     serde_json::json!({
         "model": args.model, "data": args.data, "add": args.add, "strategy": format!("{:?}", args.strategy),
-        "views": args.views, "seed": args.seed, "threads": args.threads, "cache_limit_mb": args.cache_limit,
+        "views": args.views, "seed": args.seed, "threads": args.runtime.threads, "cache_limit_mb": args.cache_limit,
         "label_map": args.label_map, "images": args.images, "validation": args.validation,
     })
 }

@@ -7,5 +7,5 @@ mod run;
 
 pub use decode::{Detection, Outputs, decode_outputs};
 pub use draw::{Caption, color_of, draw};
-pub use model::{ModelFiles, declared_classes};
+pub use model::declared_classes;
 pub use run::{Detector, DetectorOptions};

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::decode::{Detection, Outputs, decode_outputs};
-use super::model::{ModelFiles, declared_classes};
+use super::model::declared_classes;
 use crate::data::{LabelMap, Picture};
 use crate::error::{Error, Result};
 use crate::pb::DataType;
-use crate::runtime::{AnyTensor, ServingModel, SessionConfig, TensorInfoLite, library};
+use crate::runtime::{self, AnyTensor, ServingModel, SessionConfig, TensorInfoLite};
+use crate::saved_model::{ModelSource, SourceKind};
 
 /// How to load a detector.
 #[derive(Debug, Clone, Default)]
@@ -41,14 +42,14 @@ const COUNT: &str = "num_detections";
 impl Detector {
     /// Loads a SavedModel folder, a zoo folder or a frozen graph.
     pub fn load(path: &Path, options: &DetectorOptions) -> Result<Self> {
-        let files = ModelFiles::find(path)?;
+        let source = ModelSource::resolve(path)?;
         // Before the model: a mistake in a label map should not cost the seconds that loading takes.
         let given = options.label_map.as_deref().map(LabelMap::read).transpose()?;
-        library::load(options.tensorflow.as_deref())?;
+        runtime::start(options.tensorflow.as_deref(), options.threads)?;
         let config = SessionConfig { threads: options.threads, optimize: true };
-        let model = match &files {
-            ModelFiles::SavedModel(folder) => ServingModel::load(folder, &config)?,
-            ModelFiles::Frozen(file) => load_frozen(file, &config)?,
+        let model = match &source.kind {
+            SourceKind::SavedModel(folder) => ServingModel::load(folder, &config)?,
+            SourceKind::FrozenGraph(file) => load_frozen(file, &config)?,
         };
         for output in [BOXES, SCORES, CLASSES, COUNT] {
             if !model.outputs().contains_key(output) {

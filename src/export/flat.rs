@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use prost::Message;
 
+use super::values::VariableValues;
 use super::write::placed;
 use crate::error::{Error, Result};
 use crate::graph::check::{main_tensor, tensor_name};
@@ -15,26 +16,8 @@ use crate::graph::tensor::float_tensor;
 use crate::graph::{GraphView, MAIN, Source};
 use crate::head::{Grown, LayerValues, NewColumns, Understood};
 use crate::pb;
-use crate::runtime::{AnyTensor, ServingModel, SessionConfig, TensorInfoLite, bundle};
+use crate::runtime::{ServingModel, SessionConfig, TensorInfoLite};
 use crate::saved_model::SavedModel;
-
-/// The values of a model's float variables by the number of their handle, which growing does not change.
-#[derive(Debug, Default)]
-pub struct VariableValues(pub(crate) HashMap<usize, pb::TensorProto>);
-
-impl VariableValues {
-    /// Reads them from the model's checkpoint; empty for a model of constants.
-    pub fn read(model: &SavedModel, understood: &Understood) -> Result<Self> {
-        let Some(prefix) = model.variables_prefix() else { return Ok(Self::default()) };
-        let floats: Vec<_> =
-            understood.variables.all.iter().filter(|v| v.dtype == pb::DataType::DtFloat).collect();
-        let wanted: Vec<_> = floats.iter().map(|v| (v.key.clone(), v.dtype)).collect();
-        let tensors = bundle::read(&prefix, &wanted)?;
-        let pairs = floats.iter().zip(&tensors);
-        let proto = |t: &AnyTensor| Ok::<_, Error>(float_tensor(&t.shape(), t.f32()?));
-        Ok(Self(pairs.map(|(v, t)| Ok((v.handle, proto(t)?))).collect::<Result<_>>()?))
-    }
-}
 
 /// The source model, ready to run.
 pub fn serve_source(

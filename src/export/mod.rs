@@ -8,8 +8,7 @@ pub mod values;
 pub mod write;
 
 pub use changes::{TensorChange, list_changes};
-pub use flat::VariableValues;
 pub use prove::{Proof, prove};
 pub use staging::Staging;
-pub use values::{read_values, widened};
+pub use values::{VariableValues, layer_values, widened};
 pub use write::write_model;

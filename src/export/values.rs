@@ -1,48 +1,55 @@
 //! Weights of the class layers: out of constants or the checkpoint, and widened.
 
+use std::collections::HashMap;
+
 use crate::error::{Error, Result};
-use crate::graph::MAIN;
-use crate::graph::tensor::{constant, floats};
+use crate::graph::tensor::{constant, float_tensor, floats};
+use crate::graph::view::nodes_of;
 use crate::head::columns::widen;
-use crate::head::{ClassLayer, Growth, LayerValues, NewColumns, Weights};
+use crate::head::{ClassLayer, Growth, LayerValues, NewColumns, Understood, Weights};
 use crate::pb;
-use crate::runtime::bundle;
+use crate::runtime::{AnyTensor, bundle};
 use crate::saved_model::SavedModel;
 
-/// Reads the class layers' values, in the order of `layers`. Loads TensorFlow only where the model has variables.
-///
-/// Errors: [`Error::NotUnderstood`] where weights are not float32, [`Error::TensorFlow`] where the checkpoint lacks them.
-pub fn read_values(model: &SavedModel, layers: &[ClassLayer]) -> Result<Vec<LayerValues>> {
-    let weights: Vec<&Weights> = layers.iter().flat_map(|l| [&l.kernel, &l.biases]).collect();
-    let wanted: Vec<(String, pb::DataType)> = weights
-        .iter()
-        .filter_map(|w| match w {
-            Weights::Variable(v) => Some((v.key.clone(), v.dtype)),
-            Weights::Constant { .. } => None,
-        })
-        .collect();
-    let mut restored = Vec::new();
-    if let (Some(prefix), false) = (model.variables_prefix(), wanted.is_empty()) {
-        for tensor in bundle::read(&prefix, &wanted)? {
-            restored.push(tensor.f32()?.to_vec());
-        }
+/// The values of a model's float variables by the number of their handle, which growing does not change.
+#[derive(Debug, Default)]
+pub struct VariableValues(pub(crate) HashMap<usize, pb::TensorProto>);
+
+impl VariableValues {
+    /// Reads them from the model's checkpoint; empty for a model of constants.
+    pub fn read(model: &SavedModel, understood: &Understood) -> Result<Self> {
+        let Some(prefix) = model.variables_prefix() else { return Ok(Self::default()) };
+        let floats: Vec<_> =
+            understood.variables.all.iter().filter(|v| v.dtype == pb::DataType::DtFloat).collect();
+        let wanted: Vec<_> = floats.iter().map(|v| (v.key.clone(), v.dtype)).collect();
+        let tensors = bundle::read(&prefix, &wanted)?;
+        let pairs = floats.iter().zip(&tensors);
+        let proto = |t: &AnyTensor| Ok::<_, Error>(float_tensor(&t.shape(), t.f32()?));
+        Ok(Self(pairs.map(|(v, t)| Ok((v.handle, proto(t)?))).collect::<Result<_>>()?))
     }
-    let mut restored = restored.into_iter();
+}
+
+/// The class layers' values, in the order of `layers`.
+///
+/// Errors: [`Error::NotUnderstood`] where weights are not float32 or not of the declared size.
+pub fn layer_values(
+    model: &SavedModel,
+    variables: &VariableValues,
+    layers: &[ClassLayer],
+) -> Result<Vec<LayerValues>> {
     let mut values = Vec::new();
-    for weight in weights {
-        values.push(match weight {
-            Weights::Variable(v) => restored.next().ok_or_else(|| Error::NotAModel {
-                path: model.source.path().to_owned(),
-                reason: format!("its checkpoint lacks variable {}", v.key),
-            })?,
-            Weights::Constant { scope, node, name } => node_at(model.meta(), *scope, *node)
-                .and_then(constant)
-                .and_then(floats)
-                .ok_or_else(|| Error::NotUnderstood {
-                    tensor: name.clone(),
-                    reason: "expected a float32 constant".into(),
-                })?,
-        });
+    for weight in layers.iter().flat_map(|l| [&l.kernel, &l.biases]) {
+        let tensor = match weight {
+            Weights::Variable(v) => variables.0.get(&v.handle),
+            Weights::Constant { scope, node, .. } => {
+                let nodes = model.meta().graph_def.as_ref().and_then(|g| nodes_of(g, *scope));
+                nodes.and_then(|n| n.get(*node)).and_then(constant)
+            }
+        };
+        values.push(tensor.and_then(floats).ok_or_else(|| Error::NotUnderstood {
+            tensor: weight.name().to_owned(),
+            reason: "expected float32 weights".into(),
+        })?);
     }
     let mut values = values.into_iter();
     let mut all = Vec::new();
@@ -62,15 +69,6 @@ pub fn read_values(model: &SavedModel, layers: &[ClassLayer]) -> Result<Vec<Laye
         all.push(LayerValues { kernel, biases });
     }
     Ok(all)
-}
-
-/// A node by scope and number.
-pub(super) fn node_at(meta: &pb::MetaGraphDef, scope: usize, node: usize) -> Option<&pb::NodeDef> {
-    let graph = meta.graph_def.as_ref()?;
-    if scope == MAIN {
-        return graph.node.get(node);
-    }
-    graph.library.as_ref()?.function.get(scope - 1)?.node_def.get(node)
 }
 
 /// Old values with new columns put behind each group.

@@ -7,8 +7,8 @@ use prost::Message;
 
 use super::values::widened;
 use crate::error::{Error, Result};
-use crate::graph::MAIN;
 use crate::graph::tensor::{attr, float_tensor};
+use crate::graph::view::nodes_of_mut;
 use crate::head::{ClassLayer, Grown, LayerValues, NewColumns, Understood, Weights};
 use crate::pb;
 use crate::pb::attr_value::Value;
@@ -93,12 +93,7 @@ fn place(
     match weights {
         Weights::Variable(variable) => replaced.push((variable.key.clone(), AnyTensor::new(&shape, values)?)),
         Weights::Constant { scope, node, name } => {
-            let nodes = meta.graph_def.as_mut().and_then(|g| {
-                if *scope == MAIN {
-                    return Some(&mut g.node);
-                }
-                Some(&mut g.library.as_mut()?.function.get_mut(scope - 1)?.node_def)
-            });
+            let nodes = meta.graph_def.as_mut().and_then(|g| nodes_of_mut(g, *scope));
             let node = nodes.and_then(|n| n.get_mut(*node)).filter(|n| n.name == *name).ok_or_else(|| {
                 Error::NotUnderstood {
                     tensor: name.clone(),

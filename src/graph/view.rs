@@ -64,6 +64,22 @@ pub struct GraphView<'a> {
 /// The main graph's scope number.
 pub const MAIN: usize = 0;
 
+/// The nodes of a scope by its number, as [`GraphView`] counts them.
+pub fn nodes_of(graph: &pb::GraphDef, scope: usize) -> Option<&Vec<pb::NodeDef>> {
+    match scope.checked_sub(1) {
+        None => Some(&graph.node),
+        Some(function) => Some(&graph.library.as_ref()?.function.get(function)?.node_def),
+    }
+}
+
+/// The same, to alter.
+pub(crate) fn nodes_of_mut(graph: &mut pb::GraphDef, scope: usize) -> Option<&mut Vec<pb::NodeDef>> {
+    match scope.checked_sub(1) {
+        None => Some(&mut graph.node),
+        Some(function) => Some(&mut graph.library.as_mut()?.function.get_mut(function)?.node_def),
+    }
+}
+
 impl<'a> GraphView<'a> {
     /// Indexes a graph. Errors: [`Error::BadGraph`] for a name that appears twice or an input that leads nowhere.
     pub fn new(graph: &'a pb::GraphDef) -> Result<Self> {

@@ -10,12 +10,12 @@ use crate::data::{Dataset, LabelMap, Picture};
 use crate::detect::Detector;
 use crate::error::{Error, Result};
 use crate::eval::{EvalImage, class_ids, eval_image, evaluate};
-use crate::export::VariableValues;
 use crate::export::prove::probe_pictures;
-use crate::graft::{Graft, GraftOptions, NewClass};
-use crate::head::{Activation, Init};
+use crate::export::{Staging, VariableValues, flat, layer_values};
+use crate::graft::{Graft, NewClass};
+use crate::head::{Activation, Init, LayerValues, Understood};
 use crate::progress;
-use crate::runtime::{ServingModel, SessionConfig, library};
+use crate::runtime::{self, ServingModel, SessionConfig};
 use crate::saved_model::SavedModel;
 use crate::train::cache::CacheOptions;
 use crate::train::{Classes, Network, Phase, Strategy, TrainOptions, Trained, train};
@@ -59,6 +59,7 @@ pub struct Retrained {
 /// Errors: every error leaves the output folder as it was.
 pub fn retrain(
     model: SavedModel,
+    understood: Understood,
     data: &Dataset,
     validation: Option<&Dataset>,
     plan: &Plan,
@@ -67,59 +68,51 @@ pub fn retrain(
     let mut clock = Clock::default();
     let adds: Vec<NewClass> =
         plan.new.iter().map(|c| NewClass { name: c.name.clone(), init: Init::Silent }).collect();
-    let mut graft = Graft::new(model, &adds)?;
+    let graft = Graft::new(model, understood, &adds)?;
     if graft.understood.located.activation != Activation::Sigmoid {
         return Err(Error::NotUnderstood {
             tensor: "the class scores".into(),
             reason: "they come from a softmax, which this version does not train".into(),
         });
     }
-    let tensorflow = library::load(options.tensorflow.as_deref())?;
+    let tensorflow = runtime::start(options.tensorflow.as_deref(), options.threads)?;
     let quick = SessionConfig { threads: options.threads, optimize: false };
-    let graft_options = GraftOptions { output: options.output.clone(), overwrite: options.overwrite };
-    let staging = graft.stage(&graft_options)?;
+    let staging = Staging::new(&options.output, options.overwrite)?;
     let source = Fingerprint::of(graft.model.source.path())?;
     clock.lap("understand");
 
     let spinner = progress::spinner("proving the graph");
     let probes = probes(data)?;
     let variables = VariableValues::read(&graft.model, &graft.understood)?;
-    let old = graft.serve_source(&variables, &quick)?;
-    let proof = graft.prove_silent(&old, &variables, &quick, &probes)?;
+    let old = layer_values(&graft.model, &variables, &graft.understood.layers)?;
+    let served = flat::serve_source(&graft.model, &variables, &quick)?;
+    let proof = graft.prove_silent(&served, &variables, &old, &quick, &probes)?;
     spinner.finish_and_clear();
     clock.lap("prove");
 
-    let background = graft.understood.located.background;
     let session = SessionConfig { threads: options.threads, optimize: true };
-    let values = graft.values()?.to_vec();
-    let network = Network::open(&graft.model, &graft.understood, &variables, &values, &session)?;
-    drop((values, variables));
+    let network = Network::open(&graft.model, &graft.understood, &variables, &old, &session)?;
+    drop(variables);
     clock.lap("open network");
-    let trained = run_training(
-        &network,
-        data,
-        plan,
-        &mut graft,
-        background,
-        &staging_cache(&staging, options),
-        options,
-    )?;
+    let background = graft.understood.located.background;
+    let cache = staging_cache(&staging, options);
+    let trained = run_training(&network, data, plan, &old, background, cache, options)?;
     drop(network);
     clock.seconds.insert("features", trained.statistics.feature_seconds);
     clock.seconds.insert("fit", trained.statistics.fit_seconds);
     clock.skip();
 
     let spinner = progress::spinner("writing and checking");
-    let weights = graft.write(&staging, &trained.columns)?;
+    let weights = graft.write(&staging, &old, &trained.columns)?;
     graft.write_companions(&staging, &plan.labels)?;
     clock.lap("write");
-    let (old_scores, written) = graft.verify(&staging, &old, &quick, &probes)?;
+    let (old_scores, written) = graft.verify(&staging, &served, &quick, &probes)?;
     clock.lap("verify");
     spinner.finish_and_clear();
 
     let validation = match validation {
         None => None,
-        Some(v) => Some(validate(v, old, written, plan)?),
+        Some(v) => Some(validate(v, served, written, plan)?),
     };
     if validation.is_some() {
         clock.lap("validate");
@@ -155,7 +148,7 @@ pub fn retrain(
 }
 
 /// Spilled features live in the staging folder unless told otherwise, so that they vanish with it.
-fn staging_cache(staging: &crate::export::Staging, options: &Options) -> CacheOptions {
+fn staging_cache(staging: &Staging, options: &Options) -> CacheOptions {
     let dir = options.cache_dir.clone().unwrap_or_else(|| staging.path().to_owned());
     CacheOptions { dir: Some(dir), limit: options.cache_limit }
 }
@@ -164,47 +157,33 @@ fn run_training(
     network: &Network,
     data: &Dataset,
     plan: &Plan,
-    graft: &mut Graft,
+    old: &[LayerValues],
     background: bool,
-    cache: &CacheOptions,
+    cache: CacheOptions,
     options: &Options,
 ) -> Result<Trained> {
     let classes = Classes {
         new: plan.new.iter().map(|c| c.name.clone()).collect(),
         old: old_columns(data, &plan.labels, plan.classes_before, background),
     };
-    let train_options = TrainOptions {
-        strategy: options.strategy.clone(),
-        views: options.views,
-        seed: options.seed,
-        cache: cache.clone(),
-    };
+    let train_options =
+        TrainOptions { strategy: options.strategy.clone(), views: options.views, seed: options.seed, cache };
     let mut bar = None;
     let mut fitting = false;
-    let trained =
-        train(
-            network,
-            data,
-            &classes,
-            graft.values()?,
-            background,
-            &train_options,
-            &mut |phase| match phase {
-                Phase::Features { done, total } => {
-                    bar.get_or_insert_with(|| progress::bar(total as u64, "features"))
-                        .set_position(done as u64);
+    let trained = train(network, data, &classes, old, background, &train_options, &mut |phase| match phase {
+        Phase::Features { done, total } => {
+            bar.get_or_insert_with(|| progress::bar(total as u64, "features")).set_position(done as u64);
+        }
+        Phase::Fit { done, total, .. } => {
+            if !fitting {
+                fitting = true;
+                if let Some(bar) = bar.take() {
+                    bar.finish_and_clear();
                 }
-                Phase::Fit { done, total, .. } => {
-                    if !fitting {
-                        fitting = true;
-                        if let Some(bar) = bar.take() {
-                            bar.finish_and_clear();
-                        }
-                    }
-                    bar.get_or_insert_with(|| progress::bar(total as u64, "fit")).set_position(done as u64);
-                }
-            },
-        );
+            }
+            bar.get_or_insert_with(|| progress::bar(total as u64, "fit")).set_position(done as u64);
+        }
+    });
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }

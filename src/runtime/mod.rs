@@ -22,7 +22,16 @@ pub use tensor::AnyTensor;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use crate::error::Error;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Loads the library, looked for in `folder` alone where it is given, and sets the threads of all sessions. Whichever
+/// session comes first fixes the pools of the process, so this comes before any.
+pub fn start(folder: Option<&Path>, threads: Option<usize>) -> Result<&'static Library> {
+    set_threads(threads);
+    library::load(folder)
+}
 
 /// An error of TensorFlow, with what was being done when it came.
 pub(crate) fn failed(doing: impl std::fmt::Display, status: impl std::fmt::Display) -> Error {

@@ -48,9 +48,10 @@ impl ModelSource {
             } else if path.join("frozen_inference_graph.pb").is_file() {
                 SourceKind::FrozenGraph(path.join("frozen_inference_graph.pb"))
             } else {
-                return Err(not("it holds neither saved_model.pb, saved_model/saved_model.pb nor \
-                                frozen_inference_graph.pb; name the folder that does"
-                    .into()));
+                return Err(not(
+                    "it has no saved_model.pb, no saved_model/ with one, and no frozen_inference_graph.pb"
+                        .into(),
+                ));
             }
         } else {
             return Err(not("no such file or folder".into()));
@@ -96,5 +97,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let message = ModelSource::resolve(dir.path()).unwrap_err().to_string();
         assert!(message.contains("saved_model.pb"), "{message}");
+    }
+
+    #[test]
+    fn the_same_files_are_found_from_every_path_that_names_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let zoo = dir.path().join("zoo");
+        std::fs::create_dir_all(zoo.join("saved_model")).unwrap();
+        let kind = |path: &Path| ModelSource::resolve(path).unwrap().kind;
+        assert!(ModelSource::resolve(&zoo).unwrap_err().to_string().contains("no saved_model.pb"));
+        assert!(ModelSource::resolve(&dir.path().join("none")).is_err());
+        std::fs::write(zoo.join("frozen_inference_graph.pb"), "").unwrap();
+        assert_eq!(kind(&zoo), SourceKind::FrozenGraph(zoo.join("frozen_inference_graph.pb")));
+        std::fs::write(zoo.join("saved_model/saved_model.pb"), "").unwrap();
+        let found = SourceKind::SavedModel(zoo.join("saved_model"));
+        assert_eq!(kind(&zoo), found);
+        assert_eq!(kind(&zoo.join("saved_model")), found);
+        assert_eq!(kind(&zoo.join("saved_model/saved_model.pb")), found);
     }
 }
