@@ -15,6 +15,21 @@ pub fn with_classes(text: &str, classes: usize) -> String {
     result
 }
 
+/// The first `num_classes` of the text.
+pub fn classes(text: &str) -> Option<u32> {
+    let after_key = |line: &str| {
+        let code = line.split('#').next().unwrap_or_default();
+        let at = code.find("num_classes").filter(|&at| is_key(code, at))?;
+        code[at + "num_classes".len()..]
+            .trim_start_matches([':', ' ', '\t'])
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    };
+    text.lines().find_map(after_key)
+}
+
 fn is_key(code: &str, at: usize) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let before = code[..at].chars().next_back();
@@ -44,6 +59,19 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(with_classes(text, 92), expected);
+        }
+    }
+
+    #[test]
+    fn the_class_count_is_read_where_it_is_set() {
+        for (text, expected) in [
+            ("model {\n  ssd {\n    num_classes: 90\n", Some(90)),
+            ("# num_classes: 3\nnum_classes:1 # classes", Some(1)),
+            ("max_num_classes: 90\n", None),
+            ("ssd { num_classes: 37 other: 5 }", Some(37)),
+            ("num_classes: many", None),
+        ] {
+            assert_eq!(classes(text), expected, "{text}");
         }
     }
 }

@@ -65,7 +65,10 @@ pub fn run(args: Args) -> Result<()> {
     let graft = Graft::new(model, understood, &args.add)?;
     let names = args.add.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
     let classes = graft.classes_before();
-    let (mut labels, from) = LabelMap::for_model(args.label_map.as_deref(), &args.model, classes as u32)?;
+    let (mut labels, from) =
+        LabelMap::for_model(args.label_map.as_deref(), graft.model.source.label_map.as_deref(), || {
+            Ok(classes as u32)
+        })?;
     labels.check_fits(classes, &from)?;
     labels.append(&names, classes as u32 + 1).with_context(|| format!("label map {from}"))?;
     runtime::start(args.runtime.tensorflow.as_deref(), args.runtime.threads)?;

@@ -92,7 +92,10 @@ pub fn run(args: Args) -> Result<()> {
     let understood = understand(model.meta())?;
     let classes = understood.located.classes;
     let mut data = load(&args.data, args.images.as_deref())?;
-    let (labels, labels_from) = LabelMap::for_model(args.label_map.as_deref(), &args.model, classes as u32)?;
+    let (labels, labels_from) =
+        LabelMap::for_model(args.label_map.as_deref(), model.source.label_map.as_deref(), || {
+            Ok(classes as u32)
+        })?;
     data.name_classes(&labels);
     let validation = held_back(&args, &mut data, &labels)?;
     let plan = Plan::new(&data, &labels, &labels_from, classes, &args.add)?;

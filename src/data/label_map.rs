@@ -70,22 +70,21 @@ impl LabelMap {
         Self::from_items((1..=classes).map(item).collect())
     }
 
-    /// The label map of a model of `classes` classes: `given`, else `label_map.pbtxt` in `model` or the folder above,
-    /// else COCO's when the model has 90 classes, else [`Self::numbered`]. The second value says which it was.
-    pub fn for_model(given: Option<&Path>, model: &Path, classes: u32) -> Result<(Self, String)> {
-        if let Some(path) = given {
+    /// The label map of a model: `given`, else the `label_map.pbtxt` found `beside` it, else COCO's when it has 90
+    /// classes, else [`Self::numbered`]. `classes` counts them where names do not come from a file. The second value
+    /// says which it was.
+    pub fn for_model(
+        given: Option<&Path>,
+        beside: Option<&Path>,
+        classes: impl FnOnce() -> Result<u32>,
+    ) -> Result<(Self, String)> {
+        if let Some(path) = given.or(beside) {
             return Ok((Self::read(path)?, path.display().to_string()));
         }
-        for dir in [Some(model), model.parent()].into_iter().flatten() {
-            let path = dir.join("label_map.pbtxt");
-            if path.is_file() {
-                return Ok((Self::read(&path)?, path.display().to_string()));
-            }
-        }
-        if classes == 90 {
-            return Ok((Self::coco(), "COCO's names (the model has 90 classes)".to_owned()));
-        }
-        Ok((Self::numbered(classes), "no label map: classes are called class_N".to_owned()))
+        Ok(match classes()? {
+            90 => (Self::coco(), "COCO's names (the model has 90 classes)".to_owned()),
+            other => (Self::numbered(other), "no label map: classes are called class_N".to_owned()),
+        })
     }
 
     /// The class of an id.

@@ -2,10 +2,8 @@
 
 mod decode;
 mod draw;
-mod model;
 mod run;
 
 pub use decode::{Detection, Outputs, decode_outputs};
 pub use draw::{Caption, color_of, draw};
-pub use model::declared_classes;
 pub use run::{Detector, DetectorOptions};

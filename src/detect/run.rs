@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::decode::{Detection, Outputs, decode_outputs};
-use super::model::declared_classes;
 use crate::data::{LabelMap, Picture};
 use crate::error::{Error, Result};
+use crate::head::understand;
 use crate::pb::DataType;
+use crate::pipeline_config;
 use crate::runtime::{self, AnyTensor, ServingModel, SessionConfig, TensorInfoLite};
-use crate::saved_model::{ModelSource, SourceKind};
+use crate::saved_model::{ModelSource, SavedModel, SourceKind};
 
 /// How to load a detector.
 #[derive(Debug, Clone, Default)]
@@ -30,8 +31,6 @@ pub struct Detector {
     pub labels: LabelMap,
     /// Where the names come from, for people.
     pub labels_from: String,
-    /// How many classes the model has, where that can be told without analysing its graph.
-    pub classes: Option<u32>,
 }
 
 const BOXES: &str = "detection_boxes";
@@ -63,17 +62,17 @@ impl Detector {
                 });
             }
         }
-        let classes = declared_classes(path).or_else(|| class_axis(&model));
+        let beside = source.label_map.as_deref();
         let (labels, labels_from) = match (given, &options.label_map) {
             (Some(map), Some(path)) => (map, path.display().to_string()),
-            _ => LabelMap::for_model(None, path, classes.unwrap_or(0))?,
+            _ => LabelMap::for_model(None, beside, || count_classes(&source))?,
         };
-        Ok(Self { model, labels, labels_from, classes })
+        Ok(Self { model, labels, labels_from })
     }
 
     /// Wraps a model that is loaded already.
     pub fn new(model: ServingModel, labels: LabelMap) -> Self {
-        Self { model, labels, labels_from: "given".to_owned(), classes: None }
+        Self { model, labels, labels_from: "given".to_owned() }
     }
 
     /// Detections in a picture with at least `min_score`, best first.
@@ -113,8 +112,16 @@ fn load_frozen(file: &Path, config: &SessionConfig) -> Result<ServingModel> {
     ServingModel::from_graph(&bytes, tensor("image_tensor", DataType::DtUint8), outputs, config)
 }
 
-/// The class axis of `raw_detection_scores`, which TF2 exports of SSD-like models have without a background column.
-fn class_axis(model: &ServingModel) -> Option<u32> {
-    let shape = model.outputs().get("raw_detection_scores")?.shape.as_ref()?;
-    shape.get(2).and_then(|classes| u32::try_from(*classes).ok())
+/// How many classes a model has: from its graph, or where its kind of head is not known, from its pipeline.config. The
+/// width of `raw_detection_scores` would not do, it may hold the background.
+fn count_classes(source: &ModelSource) -> Result<u32> {
+    let model = SavedModel::read(source.path())?;
+    match (understand(model.meta()), &source.pipeline_config) {
+        (Ok(understood), _) => Ok(understood.located.classes as u32),
+        (Err(_), Some(config)) => {
+            let text = std::fs::read_to_string(config).map_err(|e| Error::io(config, e))?;
+            Ok(pipeline_config::classes(&text).unwrap_or(0))
+        }
+        (Err(_), None) => Ok(0),
+    }
 }

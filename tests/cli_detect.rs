@@ -1,0 +1,65 @@
+//! `tfgraft detect` on the committed models, seen from outside: the same from every file that holds a model.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::tempdir;
+use tfgraft::detect::{Detector, DetectorOptions};
+
+fn detections(model: &Path) -> Value {
+    let mut command = common::tfgraft();
+    command.args(["detect", "--json", "--quiet", "--min-score", "0"]).arg(model).arg(common::probe());
+    let done = command.assert().success();
+    let told: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    let found = told["images"][0]["detections"].clone();
+    assert!(found.as_array().unwrap().len() > 3, "{told}");
+    found
+}
+
+#[test]
+fn a_frozen_graph_detects_and_grows_like_its_saved_model() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let base = common::fixture("tf1_frozen/base");
+    let alone = tempdir().unwrap();
+    let frozen = alone.path().join("frozen_inference_graph.pb");
+    fs::copy(base.path().join("frozen_inference_graph.pb"), &frozen).unwrap();
+    assert_eq!(detections(&frozen), detections(&base.path().join("saved_model")));
+
+    let grown = |model: &Path, name: &str| {
+        let output = alone.path().join(name);
+        let mut command = common::tfgraft();
+        command.args(["grow", "--quiet", "--add", "extra=like:1", "--output"]).arg(&output).arg(model);
+        command.assert().success();
+        detections(&output)
+    };
+    assert_eq!(grown(&frozen, "from_file"), grown(&base.path().join("saved_model"), "from_folder"));
+}
+
+#[test]
+fn classes_without_a_label_map_are_counted_without_the_background() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    for name in ["tf1_frozen", "tf2_levels", "tf2_efficientdet"] {
+        let base = common::fixture(&format!("{name}/base"));
+        let text = fs::read_to_string(common::fixtures().join(name).join("pair.json")).unwrap();
+        let pair: Value = serde_json::from_str(&text).unwrap();
+        // No config, no label map: only the graph can tell.
+        let alone = tempdir().unwrap();
+        let from = base.path().join("saved_model");
+        let model = alone.path().join("saved_model");
+        for (path, bytes) in common::contents(&from) {
+            let path = model.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        let detector = Detector::load(&model, &DetectorOptions::default()).unwrap();
+        assert_eq!(u64::from(detector.labels.max_id()), pair["classes"].as_u64().unwrap(), "{name}");
+    }
+}
