@@ -69,7 +69,14 @@ impl Graft {
         let layers = self.understood.layers.iter().zip(old).enumerate();
         layers
             .map(|(i, (layer, values))| {
-                initial(values, &layer.axis, self.grown.growth, inits, seed.wrapping_add(i as u64))
+                initial(
+                    values,
+                    &layer.axis,
+                    layer.role,
+                    self.grown.growth,
+                    inits,
+                    seed.wrapping_add(i as u64),
+                )
             })
             .collect()
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::graph::check::tensor_name;
-use crate::head::{Activation, Growth, Weights, grow, understand};
+use crate::head::{Growth, Role, Weights, grow, understand};
 use crate::pb;
 use crate::policy;
 use crate::saved_model::{SavedModel, SourceKind};
@@ -72,8 +72,10 @@ pub struct Layer {
     pub kernel: String,
     /// Biases.
     pub biases: String,
-    /// Kernel shape [height, width, depth, channels].
+    /// Kernel shape [height, width, depth, channels], or [depth, channels].
     pub shape: Vec<usize>,
+    /// What its columns are: `scores`, or `boxes` of four channels a class.
+    pub role: &'static str,
     /// Groups of columns (anchors).
     pub anchors: usize,
     /// Columns of a group, background included. Channel = anchor · columns + column.
@@ -127,28 +129,29 @@ fn head(understood: &crate::head::Understood) -> Head {
     let layers = understood
         .layers
         .iter()
-        .zip(located.layers().keys())
-        .map(|(layer, &(kernel, biases))| Layer {
+        .zip(&located.layers)
+        .map(|(layer, at)| Layer {
             kernel: name(&layer.kernel),
             biases: name(&layer.biases),
             shape: layer.kernel_shape.clone(),
+            role: match layer.role {
+                Role::Scores => "scores",
+                Role::Boxes => "boxes",
+            },
             anchors: layer.axis.outer.unwrap_or(0),
             columns: layer.axis.columns(growth),
-            applications: located
-                .bodies
-                .first()
-                .map_or(0, |b| b.heads.iter().filter(|h| (h.kernel, h.biases) == (kernel, biases)).count()),
+            applications: located.bodies.first().map_or(0, |body| {
+                let heads = body.heads.iter().chain(&body.class_boxes);
+                heads.filter(|h| (h.kernel, h.biases) == (at.kernel, at.biases)).count()
+            }),
         })
         .collect();
     Head {
-        meta_architecture: "SSD (single stage, anchors, per-class non-max suppression)",
+        meta_architecture: located.kind.name(),
         classes: located.classes,
         background: located.background,
-        activation: match located.activation {
-            Activation::Sigmoid => "sigmoid",
-            Activation::Softmax => "softmax",
-        },
-        boxes_per_class: false,
+        activation: located.activation.name(),
+        boxes_per_class: located.layers.iter().any(|l| l.role == Role::Boxes),
         bodies: located.bodies.len(),
         layers,
     }

@@ -21,7 +21,9 @@ fn model() -> PathBuf {
 
 fn retrain(output: &Path, strategy: &str) {
     let mut command = common::tfgraft();
-    command.args(["retrain", "--quiet", "--strategy", strategy, "--data"]).arg(testdata("scenes/new_train/annotations.json"));
+    command
+        .args(["retrain", "--quiet", "--strategy", strategy, "--data"])
+        .arg(testdata("scenes/new_train/annotations.json"));
     command.arg("--output").arg(output).arg(model()).assert().success();
 }
 

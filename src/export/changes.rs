@@ -75,9 +75,9 @@ pub fn list_changes(
         let Some(layer) = class_layers.get(name.as_str()) else {
             return Err(Error::CheckFailed(format!("weight {name} changed, and it is no class layer")));
         };
-        let columns = layer.axis.columns(growth);
+        let columns = layer.axis.group(growth);
         let (old, wide) = (as_floats(&before.bytes), as_floats(&after.bytes));
-        let kept = old_columns(&wide, columns, growth.added);
+        let kept = old_columns(&wide, columns, layer.axis.added(growth));
         let same = kept.len() == old.len() && kept.iter().zip(&old).all(|(a, b)| a.to_bits() == b.to_bits());
         found.changed.push(TensorChange {
             tensor: name,

@@ -55,7 +55,8 @@ pub fn layer_values(
     let mut all = Vec::new();
     for layer in layers {
         let (Some(kernel), Some(biases)) = (values.next(), values.next()) else { break };
-        let (expected, channels) = (layer.kernel_shape.iter().product::<usize>(), layer.kernel_shape[3]);
+        let (expected, channels) =
+            (layer.kernel_shape.iter().product::<usize>(), layer.kernel_shape.last().copied().unwrap_or(0));
         if kernel.len() != expected || biases.len() != channels {
             return Err(Error::NotUnderstood {
                 tensor: layer.kernel.name().to_owned(),
@@ -78,9 +79,10 @@ pub fn widened(
     new: &NewColumns,
     growth: Growth,
 ) -> Result<LayerValues> {
-    let (outer, columns) = (layer.axis.outer.unwrap_or(1), layer.axis.columns(growth));
+    let (outer, columns) = (layer.axis.outer.unwrap_or(1), layer.axis.group(growth));
+    let added = layer.axis.added(growth);
     Ok(LayerValues {
-        kernel: widen(&old.kernel, &new.kernel, outer, columns, growth.added)?,
-        biases: widen(&old.biases, &new.biases, outer, columns, growth.added)?,
+        kernel: widen(&old.kernel, &new.kernel, outer, columns, added)?,
+        biases: widen(&old.biases, &new.biases, outer, columns, added)?,
     })
 }

@@ -38,6 +38,16 @@ impl ClassAxis {
         growth.classes + usize::from(self.background)
     }
 
+    /// Numbers of one group: `inner` for each column.
+    pub fn group(&self, growth: Growth) -> usize {
+        self.columns(growth) * self.inner
+    }
+
+    /// New numbers of one group.
+    pub fn added(&self, growth: Growth) -> usize {
+        growth.added * self.inner
+    }
+
     /// Size along the axis before growing; none where the outer count is dynamic.
     pub fn size(&self, growth: Growth) -> Option<usize> {
         Some(self.outer? * self.columns(growth) * self.inner)

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::axis::{ClassAxis, Growth};
+use super::locate::Role;
 use crate::error::{Error, Result};
 use crate::random::SplitMix;
 
@@ -51,7 +52,8 @@ pub struct LayerValues {
     pub biases: Vec<f32>,
 }
 
-/// New columns of one layer, for `outer` anchors and `added` classes.
+/// New columns of one layer, for `outer` anchors and `added` numbers of each: one for a new class, four where the columns
+/// are its box.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewColumns {
     /// [rows, outer, added], row-major.
@@ -99,20 +101,26 @@ pub fn new_columns(wide: &[f32], columns: usize, added: usize) -> Vec<f32> {
 
 /// Starting columns of a layer. `axis` is that of its biases; label ids start at 1, after the background.
 ///
-/// Errors: [`Error::Usage`] for a class to copy that the model lacks.
+/// A silent class has the box of its anchor or proposal, unmoved. Errors: [`Error::Usage`] for a class to copy that the
+/// model lacks.
 pub fn initial(
     old: &LayerValues,
     axis: &ClassAxis,
+    role: Role,
     growth: Growth,
     inits: &[Init],
     seed: u64,
 ) -> Result<NewColumns> {
-    let (columns, outer) = (axis.columns(growth), axis.outer.unwrap_or(1));
-    let rows = old.kernel.len() / (outer * columns).max(1);
+    let (columns, outer, inner) = (axis.columns(growth), axis.outer.unwrap_or(1), axis.inner);
+    let rows = old.kernel.len() / (outer * columns * inner).max(1);
     let added = inits.len();
     let mut random = Normal::new(seed);
-    let mut kernel = vec![0.0; rows * outer * added];
-    let mut biases = vec![SILENT_BIAS; outer * added];
+    let (silent, first) = match role {
+        Role::Scores => (SILENT_BIAS, RANDOM_BIAS),
+        Role::Boxes => (0.0, 0.0),
+    };
+    let mut kernel = vec![0.0; rows * outer * added * inner];
+    let mut biases = vec![silent; outer * added * inner];
     for (new, init) in inits.iter().enumerate() {
         let source = match *init {
             Init::Like(id) if id == 0 || id > growth.classes => {
@@ -124,15 +132,18 @@ pub fn initial(
             Init::Like(id) => Some(id - 1 + usize::from(axis.background)),
             _ => None,
         };
-        for group in 0..outer {
-            biases[group * added + new] = match (init, source) {
-                (_, Some(column)) => old.biases[group * columns + column],
-                (Init::Random, _) => RANDOM_BIAS,
-                _ => SILENT_BIAS,
+        for (group, part) in (0..outer).flat_map(|group| (0..inner).map(move |part| (group, part))) {
+            let old_at =
+                |row: usize, column: usize| ((row * outer + group) * columns + column) * inner + part;
+            let new_at = |row: usize| ((row * outer + group) * added + new) * inner + part;
+            biases[new_at(0)] = match (init, source) {
+                (_, Some(column)) => old.biases[old_at(0, column)],
+                (Init::Random, _) => first,
+                _ => silent,
             };
             for row in 0..rows {
-                kernel[(row * outer + group) * added + new] = match (init, source) {
-                    (_, Some(column)) => old.kernel[(row * outer + group) * columns + column],
+                kernel[new_at(row)] = match (init, source) {
+                    (_, Some(column)) => old.kernel[old_at(row, column)],
                     (Init::Random, _) => RANDOM_DEVIATION * random.next(),
                     _ => 0.0,
                 };
@@ -184,10 +195,26 @@ mod tests {
             kernel: (0..6).map(|v| v as f32).collect(),
             biases: (10..16).map(|v| v as f32).collect(),
         };
-        let new = initial(&old, &axis, growth, &[Init::Like(2)], 0).unwrap();
+        let new = initial(&old, &axis, Role::Scores, growth, &[Init::Like(2)], 0).unwrap();
         assert_eq!(new, NewColumns { kernel: vec![2.0, 5.0], biases: vec![12.0, 15.0] });
-        assert!(initial(&old, &axis, growth, &[Init::Like(3)], 0).is_err());
-        assert!(initial(&old, &axis, growth, &[Init::Like(0)], 0).is_err());
+        assert!(initial(&old, &axis, Role::Scores, growth, &[Init::Like(3)], 0).is_err());
+        assert!(initial(&old, &axis, Role::Scores, growth, &[Init::Like(0)], 0).is_err());
+    }
+
+    #[test]
+    fn boxes_are_copied_four_by_four_and_silent_ones_stay_where_they_are() {
+        let growth = Growth { classes: 2, added: 2 };
+        let axis = ClassAxis { inner: 4, ..ClassAxis::last(1, 1, false) };
+        let old = LayerValues {
+            kernel: (0..16).map(|v| v as f32).collect(),
+            biases: (0..8).map(|v| 10.0 * v as f32).collect(),
+        };
+        let new = initial(&old, &axis, Role::Boxes, growth, &[Init::Like(2), Init::Silent], 0).unwrap();
+        assert_eq!(new.biases, [40.0, 50.0, 60.0, 70.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(new.kernel[..4], [4.0, 5.0, 6.0, 7.0]);
+        assert_eq!(new.kernel[8..12], [12.0, 13.0, 14.0, 15.0]);
+        let wide = widen(&old.kernel, &new.kernel, 1, axis.group(growth), axis.added(growth)).unwrap();
+        assert_eq!(wide[..12], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 4.0, 5.0, 6.0, 7.0]);
     }
 
     #[test]
@@ -195,7 +222,7 @@ mod tests {
         let growth = Growth { classes: 1, added: 1 };
         let old = LayerValues { kernel: vec![0.0; 40], biases: vec![0.0; 4] };
         let axis = ClassAxis::last(1, 4, false);
-        let draw = |seed| initial(&old, &axis, growth, &[Init::Random], seed).unwrap();
+        let draw = |seed| initial(&old, &axis, Role::Scores, growth, &[Init::Random], seed).unwrap();
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
     }

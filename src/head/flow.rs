@@ -64,6 +64,8 @@ pub struct ClassFlow {
     pub attributes: BTreeSet<AttributeEdit>,
     /// The per-class slices.
     pub picks: Vec<Pick>,
+    /// Unpacks that give each class its own tensor, as (scope, node).
+    pub unpacked: BTreeSet<(usize, usize)>,
 }
 
 /// The state of the walk; rules read it and report to it.
@@ -101,11 +103,9 @@ pub fn follow(
         demands: Vec::new(),
     };
     let bound = bound_arguments(view, meta, variables);
-    for ((kernel, biases), shape) in located.layers() {
-        let outer = shape[3] / located.columns();
-        for (root, rank) in [(kernel, 4), (biases, 1)] {
-            let axis = ClassAxis::last(rank, outer, located.background);
-            flow.seed(root, axis, variables, &bound)?;
+    for layer in &located.layers {
+        for (root, rank) in [(layer.kernel, layer.kernel_shape.len()), (layer.biases, 1)] {
+            flow.seed(root, ClassAxis { rank, axis: rank - 1, ..layer.axis }, variables, &bound)?;
         }
     }
     flow.run()?;

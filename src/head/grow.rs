@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::axis::{ClassAxis, Growth};
 use super::flow::{self, ClassFlow, ConstantEdit};
-use super::locate::{Located, Root, locate};
+use super::locate::{Located, Role, Root, locate};
 use super::variables::{Variable, Variables};
 use super::{metadata, unroll};
 use crate::error::{Error, Result};
-use crate::graph::tensor::{constant, ints, with_ints};
-use crate::graph::{Changes, Editor, GraphView, Use, tensor};
+use crate::graph::tensor::{attr, constant, ints, with_ints};
+use crate::graph::{Changes, Editor, GraphView, Use};
 use crate::pb;
+use crate::pb::attr_value::Value;
 
 /// A class layer whose weights must be widened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +20,12 @@ pub struct ClassLayer {
     pub kernel: Weights,
     /// Where the biases live.
     pub biases: Weights,
-    /// Kernel shape before growing, [height, width, depth, outer · columns].
+    /// Kernel shape before growing, [height, width, depth, channels] or [depth, channels].
     pub kernel_shape: Vec<usize>,
     /// The class axis of the biases.
     pub axis: ClassAxis,
+    /// What its columns are.
+    pub role: Role,
 }
 
 /// Where weights live, by name.
@@ -86,11 +89,14 @@ pub fn understand(meta: &pb::MetaGraphDef) -> Result<Understood> {
         Root::Variable(v) => Weights::Variable(variables.all[v].clone()),
     };
     let layers = located
-        .layers()
-        .into_iter()
-        .map(|((kernel, biases), kernel_shape)| {
-            let axis = ClassAxis::last(1, kernel_shape[3] / located.columns(), located.background);
-            ClassLayer { kernel: weights(kernel), biases: weights(biases), kernel_shape, axis }
+        .layers
+        .iter()
+        .map(|layer| ClassLayer {
+            kernel: weights(layer.kernel),
+            biases: weights(layer.biases),
+            kernel_shape: layer.kernel_shape.clone(),
+            axis: layer.axis,
+            role: layer.role,
         })
         .collect();
     Ok(Understood { located, variables, layers })
@@ -111,9 +117,13 @@ pub fn grow(meta: &pb::MetaGraphDef, understood: &Understood, added: usize) -> R
     for (&(scope, node), edit) in &flow.constants {
         change_constant(&view, &mut editor, scope, node, edit)?;
     }
+    for &(scope, node) in &flow.unpacked {
+        let count = attr(Value::I((growth.classes + growth.added) as i64));
+        editor.node(scope, node).attr.insert("num".into(), count);
+    }
     for scope in unrolled_scopes(&flow, understood)? {
         let picks: Vec<_> = flow.picks.iter().filter(|p| p.scope == scope).cloned().collect();
-        unroll::unroll(&view, &mut editor, scope, &picks, growth)?;
+        unroll::unroll(&view, &mut editor, scope, &picks, &flow.unpacked, growth)?;
     }
     let (meta, changes) = editor.finish()?;
     Ok(Grown { meta, changes, growth })
@@ -165,7 +175,7 @@ fn change_constant(
                 *v = value;
             }
         }
-        let value = tensor::attr(pb::attr_value::Value::Tensor(with_ints(old, &grown)));
+        let value = attr(Value::Tensor(with_ints(old, &grown)));
         if only {
             editor.node(scope, node).attr.insert("value".into(), value);
             continue;

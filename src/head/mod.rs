@@ -15,5 +15,5 @@ pub use axis::{ClassAxis, Growth};
 pub use columns::{Init, LayerValues, NewColumns};
 pub use flow::ClassFlow;
 pub use grow::{ClassLayer, Grown, Understood, Weights, grow, understand};
-pub use locate::{Activation, Located, Root};
+pub use locate::{Activation, Kind, Located, Role, Root};
 pub use variables::{Variable, Variables};

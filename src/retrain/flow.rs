@@ -13,7 +13,7 @@ use crate::eval::{EvalImage, class_ids, eval_image, evaluate};
 use crate::export::prove::probe_pictures;
 use crate::export::{Staging, VariableValues, flat, layer_values};
 use crate::graft::{Graft, NewClass};
-use crate::head::{Activation, Init, LayerValues, Understood};
+use crate::head::{Activation, Init, Kind, LayerValues, Understood};
 use crate::progress;
 use crate::runtime::{self, ServingModel, SessionConfig};
 use crate::saved_model::SavedModel;
@@ -69,10 +69,15 @@ pub fn retrain(
     let adds: Vec<NewClass> =
         plan.new.iter().map(|c| NewClass { name: c.name.clone(), init: Init::Silent }).collect();
     let graft = Graft::new(model, understood, &adds)?;
-    if graft.understood.located.activation != Activation::Sigmoid {
+    let located = &graft.understood.located;
+    if (located.kind, located.activation) != (Kind::SingleStage, Activation::Sigmoid) {
         return Err(Error::NotUnderstood {
             tensor: "the class scores".into(),
-            reason: "they come from a softmax, which this version does not train".into(),
+            reason: format!(
+                "{} with {} scores can be grown, but this version does not train its new columns",
+                located.kind.name(),
+                located.activation.name()
+            ),
         });
     }
     let tensorflow = runtime::start(options.tensorflow.as_deref(), options.threads)?;

@@ -274,7 +274,8 @@ impl Layer {
             LayerValues { kernel: vec![0.0; size.depth * size.anchors], biases: vec![0.0; size.anchors] };
         let growth = Growth { classes: 1, added: total };
         let axis = ClassAxis::last(1, size.anchors, false);
-        let drawn = initial(&nothing, &axis, growth, &vec![Init::Random; total], seed)?;
+        let drawn =
+            initial(&nothing, &axis, crate::head::Role::Scores, growth, &vec![Init::Random; total], seed)?;
         Ok(Self {
             size,
             kernel_speed: vec![0.0; drawn.kernel.len()],

@@ -119,10 +119,11 @@ impl Network {
         fetches.extend(tensors.logits.iter().map(String::as_str));
         let found = self.session.run(&[(&self.input, &feed)], &fetches, &[])?;
         let (features, logits) = found.split_at(body.heads.len());
-        let keys: Vec<_> = understood.located.layers().into_keys().collect();
+        let layers = &understood.located.layers;
         let mut first_anchor = 0;
         for (i, head) in body.heads.iter().enumerate() {
-            let layer = keys.iter().position(|&k| k == (head.kernel, head.biases)).unwrap_or(0);
+            let layer =
+                layers.iter().position(|l| (l.kernel, l.biases) == (head.kernel, head.biases)).unwrap_or(0);
             let columns = understood.located.columns();
             let shape = features[i].shape();
             let &[1, rows, cols, depth] = &shape[..] else {

@@ -71,14 +71,15 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
         }
         ("Unpack", _) => {
             let along = int_attr(node, "axis").unwrap_or(0).rem_euclid(axis.rank as i64) as usize;
-            if along == axis.axis {
-                return refuse(
-                    flow,
-                    at,
-                    "the class axis is taken apart (boxes of their own for each class?)",
-                );
-            }
             let outputs = usize::try_from(int_attr(node, "num").unwrap_or(0)).unwrap_or(0);
+            if along == axis.axis {
+                let plain = (axis.outer, axis.inner, axis.background) == (Some(1), 1, false);
+                if !plain || outputs != flow.growth.classes {
+                    return refuse(flow, at, "taking an axis apart that holds more than the classes");
+                }
+                flow.found.unpacked.insert((at.scope, at.node));
+                return Ok(Some(Outcome::Done));
+            }
             for out in 0..outputs {
                 moved(flow, at, out, axis, axis.rank - 1, axis.axis - usize::from(along < axis.axis))?;
             }

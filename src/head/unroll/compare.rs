@@ -50,7 +50,9 @@ impl Region<'_, '_> {
                 }
             };
             if !template.members.contains(&m) {
-                if a == b || self.same_constant(m, n) {
+                // Each class reads its own output of what is taken apart.
+                let own = m == n && self.unpacked.contains(&m) && (i, j) == (template.class, class);
+                if own || (a == b && !self.unpacked.contains(&m)) || self.same_constant(m, n) {
                     continue;
                 }
                 return Err(self.not(

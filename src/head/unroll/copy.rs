@@ -47,7 +47,10 @@ impl Region<'_, '_> {
             for &m in &members {
                 let mut node = editor.peek(self.scope, m).clone();
                 node.name = names[node.name.as_str()].clone();
-                node.input.iter_mut().for_each(|i| *i = renamed(i, &names));
+                for (input, text) in node.input.iter_mut().enumerate() {
+                    let source = here.inputs[m].get(input).copied();
+                    *text = self.for_class(text, source, class).unwrap_or_else(|| renamed(text, &names));
+                }
                 node.attr.remove("_class");
                 for (&(_, element), &first) in indices.range((m, 0)..=(m, usize::MAX)) {
                     set_number(&mut node, element, first + class as f64);
@@ -64,8 +67,10 @@ impl Region<'_, '_> {
                 editor.add(self.scope, node)?;
             }
             for (join, &j) in self.joins.iter().enumerate() {
-                let text = editor.peek(self.scope, j).input[template.class].clone();
-                joined[join].push(renamed(&text, &names));
+                let text = &editor.peek(self.scope, j).input[template.class];
+                let source = here.inputs[j].get(template.class).copied();
+                joined[join]
+                    .push(self.for_class(text, source, class).unwrap_or_else(|| renamed(text, &names)));
             }
         }
         for (&j, inputs) in self.joins.iter().zip(joined) {
@@ -76,6 +81,16 @@ impl Region<'_, '_> {
             self.redirect(editor, end, last);
         }
         Ok(())
+    }
+
+    /// The text of an input that reads an output of its own for each class.
+    fn for_class(&self, text: &str, source: Option<Source>, class: usize) -> Option<String> {
+        let unpack = source.and_then(node_of).filter(|node| self.unpacked.contains(node))?;
+        let name = &self.view.scopes[self.scope].nodes[unpack].name;
+        // `node:2` in the main graph, `node:output:2` in a function; the first output of the former is just `node`.
+        let front = text.rsplit_once(':').map_or(text, |(front, _)| front);
+        (text.strip_prefix(name.as_str())?.is_empty() || text.contains(':'))
+            .then(|| format!("{front}:{class}"))
     }
 
     fn widen_join(

@@ -8,6 +8,8 @@ mod compare;
 mod copy;
 mod region;
 
+use std::collections::BTreeSet;
+
 use region::Region;
 
 use super::axis::Growth;
@@ -17,12 +19,14 @@ use crate::graph::{Editor, GraphView, Source};
 
 /// Gives every new class its copy of the per-class subgraph of one scope. `picks` are that scope's, sorted by class.
 ///
-/// Must run after all other edits of the scope, whose results the copies share.
+/// Nodes of `unpacked` have one output for each class. Must run after all other edits of the scope, whose results the
+/// copies share.
 pub fn unroll(
     view: &GraphView<'_>,
     editor: &mut Editor,
     scope: usize,
     picks: &[Pick],
+    unpacked: &BTreeSet<(usize, usize)>,
     growth: Growth,
 ) -> Result<()> {
     let classes: Vec<usize> = picks.iter().map(|p| p.class).collect();
@@ -34,7 +38,7 @@ pub fn unroll(
             format!("expected one slice for each of {} classes", growth.classes),
         ));
     }
-    let region = Region::new(view, scope, picks)?;
+    let region = Region::new(view, scope, picks, unpacked)?;
     let template = region.instance(growth.classes - 1);
     let indices = region.class_indices(&template, picks)?;
     region.copy(editor, &template, &indices, picks, growth)

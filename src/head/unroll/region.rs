@@ -26,6 +26,8 @@ pub(super) struct Region<'v, 'a> {
     pub(super) joins: Vec<usize>,
     /// Ends of chains: the node of the last class, and which of its inputs is that class's own.
     pub(super) chains: Vec<(usize, usize)>,
+    /// Nodes of the scope that have one output for each class.
+    pub(super) unpacked: BTreeSet<usize>,
 }
 
 /// The nodes of one class.
@@ -34,7 +36,12 @@ pub(super) struct Instance {
     pub(super) members: HashSet<usize>,
 }
 impl<'v, 'a> Region<'v, 'a> {
-    pub(super) fn new(view: &'v GraphView<'a>, scope: usize, picks: &[Pick]) -> Result<Self> {
+    pub(super) fn new(
+        view: &'v GraphView<'a>,
+        scope: usize,
+        picks: &[Pick],
+        unpacked: &BTreeSet<(usize, usize)>,
+    ) -> Result<Self> {
         let here = &view.scopes[scope];
         let mut region = Self {
             view,
@@ -43,6 +50,7 @@ impl<'v, 'a> Region<'v, 'a> {
             owners: vec![Owner::Nobody; here.nodes.len()],
             joins: Vec::new(),
             chains: Vec::new(),
+            unpacked: unpacked.iter().filter(|(s, _)| *s == scope).map(|&(_, node)| node).collect(),
         };
         if picks.len() == 1 {
             region.joins = region.joins_of_one(picks[0].node)?;

@@ -1,0 +1,107 @@
+//! Decoded boxes, and the layers that make them.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::Head;
+use super::suppression::Group;
+use super::walk::{Walk, not};
+use crate::error::Result;
+use crate::graph::Source;
+
+impl Walk<'_, '_> {
+    /// The tensor that holds all classes' boxes, and the layers of boxes of each class's own; no layers where the
+    /// classes share their boxes.
+    ///
+    /// With a single class the two look alike; it is then taken to share, which computes the same.
+    pub(super) fn class_boxes(
+        &self,
+        scope: usize,
+        group: &Group,
+        proposals: Option<&Group>,
+    ) -> Result<(Source, Vec<Head>)> {
+        let sources: BTreeSet<Source> = group.by_class.values().map(|s| s.boxes).collect();
+        let (Some(&first), several) = (sources.first(), sources.len() > 1) else {
+            return Err(not(
+                self.view.describe(scope, group.scores),
+                "nothing suppresses these scores".into(),
+            ));
+        };
+        if !several {
+            return Ok((first, Vec::new()));
+        }
+        let here = &self.view.scopes[scope];
+        let of_class = |(&class, s): (&i64, &super::suppression::Suppression)| match s.boxes {
+            Source::Node { node, out } if out as i64 == class && here.nodes[node].op == "Unpack" => {
+                Some(node)
+            }
+            _ => None,
+        };
+        let unpacked: BTreeSet<Option<usize>> = group.by_class.iter().map(of_class).collect();
+        let (Some(&Some(unpack)), 1, Some(proposals)) = (unpacked.first(), unpacked.len(), proposals) else {
+            return Err(not(
+                self.view.describe(scope, first),
+                "expected the boxes of all classes to come from one Unpack of a two-stage model".into(),
+            ));
+        };
+        let &all = here.inputs[unpack].first().ok_or_else(|| self.odd(scope, unpack))?;
+        let mut heads = Vec::new();
+        // The proposals are decoded from boxes, too, by layers that no proposal reaches.
+        for (scope, node) in self.box_heads(scope, all) {
+            if self.depends_on(scope, Source::Node { node, out: 0 }, proposals) {
+                heads.push(self.head(scope, node)?);
+            }
+        }
+        if heads.is_empty() {
+            return Err(not(
+                self.view.describe(scope, all),
+                "no layer was found that makes the boxes of each class".into(),
+            ));
+        }
+        Ok((all, heads))
+    }
+
+    /// From what non-max suppression reads back to where all decoded boxes are one tensor.
+    pub(super) fn decoded_boxes(&self, scope: usize, source: Source) -> Source {
+        let here = &self.view.scopes[scope];
+        let mut source = source;
+        for _ in 0..100 {
+            let Source::Node { node, .. } = source else { return source };
+            let inputs = &here.inputs[node];
+            let next = match &*here.nodes[node].op {
+                "Identity" | "Reshape" | "Squeeze" | "ExpandDims" | "Unpack" | "Slice" | "Enter" => {
+                    inputs.first().copied()
+                }
+                "TensorArrayReadV3" => inputs.get(2).copied(),
+                "TensorArrayScatterV3" => inputs.get(2).copied(),
+                _ => return source,
+            };
+            match next {
+                Some(next) => source = next,
+                None => return source,
+            }
+        }
+        source
+    }
+
+    /// The last layers before the decoded boxes. Shapes are not followed: anchors may be made from those of the backbone.
+    pub(super) fn box_heads(&self, scope: usize, boxes: Source) -> Vec<(usize, usize)> {
+        let (mut seen, mut found) = (HashSet::new(), BTreeSet::new());
+        let mut stack = vec![(scope, boxes)];
+        while let Some((scope, source)) = stack.pop() {
+            let (scope, source) = self.view.origin(scope, source);
+            let Source::Node { node, .. } = source else { continue };
+            if !seen.insert((scope, node)) {
+                continue;
+            }
+            let here = &self.view.scopes[scope];
+            match &*here.nodes[node].op {
+                "Shape" | "ShapeN" | "Size" | "VarHandleOp" => {}
+                "BiasAdd" => {
+                    found.insert((scope, node));
+                }
+                _ => stack.extend(here.inputs[node].iter().map(|&input| (scope, input))),
+            }
+        }
+        found.into_iter().collect()
+    }
+}

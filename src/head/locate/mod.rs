@@ -1,0 +1,191 @@
+//! Finds the class head: from the scores of the detections backwards to the layers that make them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `walk.rs` | the graph with its variables; from a tensor to the constant or variable behind it |
+//! | `scores.rs` | from scores back to the class layers |
+//! | `suppression.rs` | detectors with one non-max suppression per class: single-stage and two-stage |
+//! | `boxes.rs` | decoded boxes and the layers that make them |
+
+mod boxes;
+mod scores;
+mod suppression;
+mod walk;
+
+use super::axis::ClassAxis;
+use super::variables::{Variables, bound_arguments};
+use crate::error::Result;
+use crate::graph::{GraphView, Source};
+use crate::pb;
+use walk::{Walk, not};
+
+/// Where a layer's weights live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Root {
+    /// A constant of the graph (TF1 exports).
+    Constant {
+        /// Scope of the Const node.
+        scope: usize,
+        /// Its number.
+        node: usize,
+    },
+    /// A variable, by its number in [`Variables::all`].
+    Variable(usize),
+}
+
+/// How logits become scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// Every class by itself.
+    Sigmoid,
+    /// Classes and background share a sum of one.
+    Softmax,
+}
+
+/// The kind of detector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Scores and boxes of anchors, in one step (SSD, RetinaNet, EfficientDet).
+    SingleStage,
+    /// Proposals first, then scores and boxes of each (Faster R-CNN).
+    TwoStage,
+}
+
+impl Activation {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sigmoid => "sigmoid",
+            Self::Softmax => "softmax",
+        }
+    }
+}
+
+impl Kind {
+    /// What to call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SingleStage => "SSD (single stage, anchors, per-class non-max suppression)",
+            Self::TwoStage => "Faster R-CNN (two stages, proposals, per-class non-max suppression)",
+        }
+    }
+}
+
+/// What the columns of a layer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A number for each class (and the background): logits.
+    Scores,
+    /// Four numbers for each class: the encoding of its own box.
+    Boxes,
+}
+
+/// A layer with a class axis, once, however often it is applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// The kernel's values.
+    pub kernel: Root,
+    /// The biases' values.
+    pub biases: Root,
+    /// Kernel shape [height, width, depth, channels], or [depth, channels] of a dense layer.
+    pub kernel_shape: Vec<usize>,
+    /// Where the classes lie in the biases.
+    pub axis: ClassAxis,
+    /// What its columns are.
+    pub role: Role,
+}
+
+/// One application of a class layer: features → kernel → bias → logits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Scope of the layer.
+    pub scope: usize,
+    /// The Conv2D or MatMul.
+    pub conv: usize,
+    /// The BiasAdd.
+    pub bias: usize,
+    /// What it reads.
+    pub features: Source,
+    /// The kernel's values.
+    pub kernel: Root,
+    /// The biases' values.
+    pub biases: Root,
+    /// Kernel shape [height, width, depth, channels], or [depth, channels].
+    pub kernel_shape: Vec<usize>,
+}
+
+/// The class heads of one copy of the model's body, in the order in which their anchors are concatenated.
+#[derive(Debug, Clone)]
+pub struct Body {
+    /// The scope with the non-max suppression.
+    pub scope: usize,
+    /// Score layers, one per feature map.
+    pub heads: Vec<Head>,
+    /// Layers of boxes of each class's own.
+    pub class_boxes: Vec<Head>,
+    /// Decoded boxes, as non-max suppression's input is cut from them: [.., anchors, 4].
+    pub boxes: Source,
+    /// The box layers' BiasAdd nodes, as (scope, node).
+    pub box_heads: Vec<(usize, usize)>,
+}
+
+/// The class head of a model.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// The kind of detector.
+    pub kind: Kind,
+    /// Number of classes without background.
+    pub classes: usize,
+    /// Whether column 0 of each group of scores is the background.
+    pub background: bool,
+    /// How logits become scores.
+    pub activation: Activation,
+    /// Copies of the body: one in a TF1 graph, one or more functions in a TF2 export.
+    pub bodies: Vec<Body>,
+    /// The layers with a class axis, each once, sorted by where their weights live.
+    pub layers: Vec<Layer>,
+}
+
+/// Finds the class head.
+///
+/// Errors: [`Error::NotUnderstood`](crate::error::Error::NotUnderstood) with the tensor that could not be explained.
+pub fn locate(view: &GraphView<'_>, meta: &pb::MetaGraphDef, variables: &Variables) -> Result<Located> {
+    let walk = Walk { view, variables, bound: bound_arguments(view, meta, variables) };
+    let mut located: Option<Located> = None;
+    for found in walk.suppressed_bodies()? {
+        match &mut located {
+            None => located = Some(found),
+            Some(l) if l.same_head(&found) => l.bodies.extend(found.bodies),
+            Some(l) => {
+                let scope = found.bodies.first().map_or(0, |body| body.scope);
+                return Err(not(
+                    view.scopes[scope].name.to_owned(),
+                    format!(
+                        "this copy of the model has {} classes, another has {}, or their layers differ",
+                        found.classes, l.classes
+                    ),
+                ));
+            }
+        }
+    }
+    located.ok_or_else(|| walk.nothing_to_suppress())
+}
+
+impl Head {
+    fn layer(&self, axis: ClassAxis, role: Role) -> Layer {
+        let Self { kernel, biases, ref kernel_shape, .. } = *self;
+        Layer { kernel, biases, kernel_shape: kernel_shape.clone(), axis, role }
+    }
+}
+
+impl Located {
+    /// Columns of one anchor: classes and background.
+    pub fn columns(&self) -> usize {
+        self.classes + usize::from(self.background)
+    }
+
+    fn same_head(&self, other: &Self) -> bool {
+        (self.kind, self.classes, self.background, self.activation, &self.layers)
+            == (other.kind, other.classes, other.background, other.activation, &other.layers)
+    }
+}

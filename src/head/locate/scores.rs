@@ -1,0 +1,99 @@
+//! From scores back to the class layers.
+
+use super::walk::{Walk, not};
+use super::{Activation, Head};
+use crate::error::Result;
+use crate::graph::Source;
+use crate::graph::tensor::{constant, ints};
+
+/// What the way back from the scores has shown so far.
+#[derive(Default)]
+pub(super) struct Trail {
+    pub background: bool,
+    pub activation: Option<Activation>,
+    pub heads: Vec<Head>,
+}
+
+impl Walk<'_, '_> {
+    /// From scores back to the class layers.
+    pub(super) fn back(&self, scope: usize, source: Source, trail: &mut Trail, depth: usize) -> Result<()> {
+        let (scope, source) = self.view.origin(scope, source);
+        let Source::Node { node, .. } = source else {
+            return Err(not(self.view.describe(scope, source), "scores come from outside the graph".into()));
+        };
+        if depth > 200 {
+            return Err(not(
+                self.view.describe(scope, source),
+                "the way from the scores to the head is too long".into(),
+            ));
+        }
+        let here = &self.view.scopes[scope];
+        let (op, inputs) = (&*here.nodes[node].op, &here.inputs[node]);
+        let mut follow = |walk: &Self, inputs: &[Source]| {
+            inputs.iter().try_for_each(|&input| walk.back(scope, input, trail, depth + 1))
+        };
+        match op {
+            "Reshape"
+            | "Squeeze"
+            | "ExpandDims"
+            | "Transpose"
+            | "Cast"
+            | "Unpack"
+            | "Switch"
+            | "Exit"
+            | "NextIteration"
+            | "StridedSlice"
+            | "FakeQuantWithMinMaxVars"
+            | "FakeQuantWithMinMaxArgs"
+            | "CheckNumerics" => follow(self, inputs.get(..1).unwrap_or_default()),
+            "Slice" => {
+                trail.background |= self.drops_first(scope, node);
+                self.back(scope, *inputs.first().ok_or_else(|| self.odd(scope, node))?, trail, depth + 1)
+            }
+            "Sigmoid" | "Softmax" => {
+                trail.activation =
+                    Some(if op == "Sigmoid" { Activation::Sigmoid } else { Activation::Softmax });
+                self.back(scope, *inputs.first().ok_or_else(|| self.odd(scope, node))?, trail, depth + 1)
+            }
+            // Logits are scaled by a constant (post_processing.logit_scale).
+            "Mul" | "RealDiv" => follow(self, &self.without_constants(scope, inputs)),
+            "ConcatV2" => follow(self, &inputs[..inputs.len().saturating_sub(1)]),
+            "Pack" | "Merge" => follow(self, &inputs.clone()),
+            "TensorArrayReadV3" => {
+                let flow = *inputs.get(2).ok_or_else(|| self.odd(scope, node))?;
+                let (s, flow) = self.view.origin(scope, flow);
+                match flow {
+                    Source::Node { node: n, .. } if self.view.node(s, n).op == "TensorArrayScatterV3" => {
+                        let value = *self.view.scopes[s].inputs[n].get(2).ok_or_else(|| self.odd(s, n))?;
+                        self.back(s, value, trail, depth + 1)
+                    }
+                    _ => Err(not(
+                        self.view.describe(s, flow),
+                        "expected TensorArrayScatterV3 to fill this array".into(),
+                    )),
+                }
+            }
+            "BiasAdd" => {
+                let head = self.head(scope, node)?;
+                if !trail.heads.contains(&head) {
+                    trail.heads.push(head);
+                }
+                Ok(())
+            }
+            _ => Err(not(
+                self.view.describe(scope, source),
+                "unknown operation on the way from the scores to the class head".into(),
+            )),
+        }
+    }
+
+    /// Whether a Slice starts at 1 on the last axis: it cuts the background column off.
+    fn drops_first(&self, scope: usize, node: usize) -> bool {
+        let here = &self.view.scopes[scope];
+        let begin = here.inputs[node].get(1).and_then(|&begin| match self.view.origin(scope, begin) {
+            (s, Source::Node { node, .. }) => ints(constant(self.view.node(s, node))?),
+            _ => None,
+        });
+        begin.is_some_and(|b| b.last() == Some(&1) && b.iter().rev().skip(1).all(|&v| v == 0))
+    }
+}

@@ -1,0 +1,195 @@
+//! Detectors that suppress each class by itself: object_detection/core/post_processing.py, unrolled over the classes.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::super::axis::ClassAxis;
+use super::scores::Trail;
+use super::walk::{Walk, not};
+use super::{Body, Head, Kind, Located, Role};
+use crate::error::{Error, Result};
+use crate::graph::Source;
+use crate::graph::tensor::{constant, ints};
+
+/// The suppressions that read columns of one tensor of scores.
+pub(super) struct Group {
+    pub scores: Source,
+    pub by_class: BTreeMap<i64, Suppression>,
+}
+
+/// One non-max suppression.
+pub(super) struct Suppression {
+    pub node: usize,
+    /// The boxes it chooses from.
+    pub boxes: Source,
+}
+
+impl Walk<'_, '_> {
+    fn suppressions(&self) -> BTreeMap<usize, Vec<usize>> {
+        let mut found: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (s, scope) in self.view.scopes.iter().enumerate() {
+            for (n, node) in scope.nodes.iter().enumerate() {
+                if matches!(
+                    &*node.op,
+                    "NonMaxSuppression"
+                        | "NonMaxSuppressionV2"
+                        | "NonMaxSuppressionV3"
+                        | "NonMaxSuppressionV4"
+                        | "NonMaxSuppressionV5"
+                ) {
+                    found.entry(s).or_default().push(n);
+                }
+            }
+        }
+        found
+    }
+
+    /// Explains a model without per-class non-max suppression as well as its ops allow.
+    pub(super) fn nothing_to_suppress(&self) -> Error {
+        let ops: BTreeSet<&str> =
+            self.view.scopes.iter().flat_map(|s| s.nodes.iter().map(|n| n.op.as_str())).collect();
+        let reason = if ops.contains("CombinedNonMaxSuppression") {
+            "its detections come from CombinedNonMaxSuppression, which the zoo's exports do not use"
+        } else if ops.contains("TFLite_Detection_PostProcess") {
+            "its post-processing is TFLite's; grow the SavedModel it was converted from"
+        } else if ops.contains("MaxPool") && ops.contains("TopKV2") && ops.contains("GatherNd") {
+            "it picks peaks of a heatmap (CenterNet), which this version does not grow"
+        } else {
+            "no non-max suppression was found: this is not a detection model with its post-processing \
+             (a classifier, or an export for TFLite?)"
+        };
+        not("the graph".into(), reason.into())
+    }
+
+    /// Reads the head of each copy of the body; none where nothing is suppressed.
+    pub(super) fn suppressed_bodies(&self) -> Result<Vec<Located>> {
+        self.suppressions().into_iter().map(|(scope, nodes)| self.body(scope, &nodes)).collect()
+    }
+
+    fn body(&self, scope: usize, suppressions: &[usize]) -> Result<Located> {
+        let groups = self.groups(scope, suppressions)?;
+        let first = Source::Node { node: suppressions[0], out: 0 };
+        let (kind, group, proposals) = match &groups[..] {
+            [only] => (Kind::SingleStage, only, None),
+            // Whatever the second stage scores was proposed by the first.
+            [a, b] if self.depends_on(scope, b.scores, a) => (Kind::TwoStage, b, Some(a)),
+            [a, b] if self.depends_on(scope, a.scores, b) => (Kind::TwoStage, a, Some(b)),
+            _ => {
+                return Err(not(
+                    self.view.describe(scope, first),
+                    format!(
+                        "expected one non-max suppression per class, each reading one column of the same scores, and \
+                         perhaps one before that for proposals; found {} score tensors for {} suppressions",
+                        groups.len(),
+                        suppressions.len()
+                    ),
+                ));
+            }
+        };
+        let classes = group.by_class.len();
+        if group.by_class.keys().copied().ne(0..classes as i64) {
+            return Err(not(
+                self.view.describe(scope, group.scores),
+                format!("the {classes} suppressed columns are not 0..{classes}"),
+            ));
+        }
+        let mut trail = Trail::default();
+        self.back(scope, group.scores, &mut trail, 0)?;
+        let activation = trail.activation.ok_or_else(|| {
+            not(
+                self.view.describe(scope, group.scores),
+                "no Sigmoid or Softmax on the way back to the logits".into(),
+            )
+        })?;
+        let mut layers = BTreeMap::new();
+        let columns = classes + usize::from(trail.background);
+        for head in &trail.heads {
+            let channels = self.groups_of(head, columns)?;
+            let axis = ClassAxis::last(1, channels, trail.background);
+            layers.insert((head.kernel, head.biases), head.layer(axis, Role::Scores));
+        }
+        let (boxes, class_boxes) = self.class_boxes(scope, group, proposals)?;
+        for head in &class_boxes {
+            if self.groups_of(head, classes)? != 4 {
+                return Err(not(
+                    self.view.describe(head.scope, Source::Node { node: head.conv, out: 0 }),
+                    format!("expected 4 channels for the box of each of {classes} classes"),
+                ));
+            }
+            let axis = ClassAxis { inner: 4, ..ClassAxis::last(1, 1, false) };
+            layers.insert((head.kernel, head.biases), head.layer(axis, Role::Boxes));
+        }
+        let boxes = self.decoded_boxes(scope, boxes);
+        let box_heads = self.box_heads(scope, boxes);
+        Ok(Located {
+            kind,
+            classes,
+            background: trail.background,
+            activation,
+            bodies: vec![Body { scope, heads: trail.heads, class_boxes, boxes, box_heads }],
+            layers: layers.into_values().collect(),
+        })
+    }
+
+    /// The suppressions of a scope by the scores of which each reads a column.
+    fn groups(&self, scope: usize, suppressions: &[usize]) -> Result<Vec<Group>> {
+        let here = &self.view.scopes[scope];
+        let mut groups: Vec<Group> = Vec::new();
+        for &nms in suppressions {
+            let input = |i: usize| here.inputs[nms].get(i).copied().ok_or_else(|| self.odd(scope, nms));
+            let Some((scores, class)) = self.column(scope, input(1)?) else { continue };
+            let known = groups.iter().position(|g| g.scores == scores).unwrap_or_else(|| {
+                groups.push(Group { scores, by_class: BTreeMap::new() });
+                groups.len() - 1
+            });
+            groups[known].by_class.insert(class, Suppression { node: nms, boxes: input(0)? });
+        }
+        Ok(groups)
+    }
+
+    /// Whether a tensor is computed from what a group's suppressions chose.
+    pub(super) fn depends_on(&self, scope: usize, source: Source, group: &Group) -> bool {
+        let here = &self.view.scopes[scope];
+        let chosen: HashSet<usize> = group.by_class.values().map(|s| s.node).collect();
+        let (mut seen, mut stack) = (HashSet::new(), vec![source]);
+        while let Some(source) = stack.pop() {
+            let Source::Node { node, .. } = source else { continue };
+            if chosen.contains(&node) {
+                return true;
+            }
+            if seen.insert(node) {
+                stack.extend(&here.inputs[node]);
+            }
+        }
+        false
+    }
+
+    /// How many channels a layer has for each of so many columns.
+    fn groups_of(&self, head: &Head, columns: usize) -> Result<usize> {
+        match head.kernel_shape.last() {
+            Some(channels) if channels.is_multiple_of(columns) => Ok(channels / columns),
+            channels => Err(not(
+                self.view.describe(head.scope, Source::Node { node: head.conv, out: 0 }),
+                format!("{} channels are no multiple of {columns} columns", channels.unwrap_or(&0)),
+            )),
+        }
+    }
+
+    /// The scores and the column that one suppression reads: `Slice(scores, [0, c], [n, 1])`, flattened.
+    fn column(&self, scope: usize, mut source: Source) -> Option<(Source, i64)> {
+        let here = &self.view.scopes[scope];
+        for _ in 0..8 {
+            let Source::Node { node, .. } = source else { return None };
+            let inputs = &here.inputs[node];
+            match &*here.nodes[node].op {
+                "Reshape" | "Squeeze" | "Identity" => source = *inputs.first()?,
+                "Slice" => {
+                    let Source::Node { node: begin, .. } = *inputs.get(1)? else { return None };
+                    let begin = ints(constant(&here.nodes[begin])?)?;
+                    return Some((*inputs.first()?, *begin.last()?));
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+}
