@@ -27,9 +27,11 @@ def pipeline():
     return config
 
 
-def build(training):
-    """The model with its variables made."""
-    model = model_builder.build(pipeline().model, is_training=training)
+def build(training, classes=None):
+    """The model with its variables made; `classes` where they are not those of the configuration."""
+    config = pipeline()
+    config.model.ssd.num_classes = classes or config.model.ssd.num_classes
+    model = model_builder.build(config.model, is_training=training)
     images, shapes = model.preprocess(tf.zeros([1, SIDE, SIDE, 3]))
     model.predict(images, shapes)
     return model

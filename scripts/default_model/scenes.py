@@ -2,9 +2,10 @@
 
   scenes.py SPRITES OUT KIND COUNT SEED    writes OUT/*.jpg and OUT/annotations.json (COCO)
 
-KIND: old       things of the label map in the styles of training
-      held-out  the same in the style that training never shows
-      new       one or two things of the new classes, with things of the label map around them
+KIND: training  things of the label map and others, all labelled; others have ids from 101 on
+      old       the same for testing: others are there, without labels
+      held-out  as old, in the style that training never shows
+      new       one or two things of the new classes, with the rest around them
 """
 import json
 import multiprocessing
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 
 import sprites
-from classes import HELD_OUT_STYLE, NAMES, NEW, STYLES
+from classes import FIRST_OTHER, HELD_OUT_STYLE, NAMES, NEW, STYLES
 
 # Longest side of a thing, in parts of the picture's shorter side.
 SIZES = (0.22, 0.8)
@@ -177,21 +178,29 @@ def compose(kind, pool, seed):
         images = pool[key][having[rng.integers(len(having))]]
         return key, images[rng.integers(len(images))]
 
-    keys = [k for k in pool if k.isdigit() and any(pool[k].get(s) for s in styles)]
-    new = list(NEW)
+    def keys(mine):
+        return [key for key in pool if mine(key) and any(pool[key].get(s) for s in styles)]
+
+    old, new, others = keys(str.isdigit), list(NEW), keys(lambda key: key.startswith("other-"))
     while True:
         scene = Scene(rng)
         count = int(rng.integers(2, 6))
-        if rng.random() < 0.5:
-            scene.place(pick(["distractor"])[1], None, (0.15, 0.5))
+        if kind != "training" and rng.random() < 0.6:
+            scene.place(pick(others)[1], None)
         for number in range(count):
-            is_new = kind == "new" and number < 1 + int(rng.random() < 0.4)
-            key, image = pick(new if is_new else ["1"] if rng.random() < 0.06 else keys)
-            label = NEW[key][0] if is_new else int(key)
+            if kind == "new" and number < 1 + int(rng.random() < 0.4):
+                key, image = pick(new)
+                label = NEW[key][0]
+            elif kind == "training" and rng.random() < 0.45:
+                key, image = pick(others)
+                label = FIRST_OTHER + int(key.removeprefix("other-"))
+            else:
+                key, image = pick(["1"] if rng.random() < 0.06 else old)
+                label = int(key)
             any(scene.place(image, label) for _ in range(12))
         boxes = list(scene.boxes())
         if len(boxes) == sum(t["label"] is not None for t in scene.things) and boxes:
-            if kind != "new" or any(b[0] > 90 for b in boxes):
+            if kind != "new" or any(box[0] > 90 for box in boxes):
                 return scene.finish(), boxes, int(rng.integers(72, 92))
 
 
@@ -220,6 +229,7 @@ def main(directory, out, kind, count, seed):
                                 "bbox": [x, y, width, height], "area": width * height, "iscrowd": 0})
     used = sorted({a["category_id"] for a in annotations} | (set(NAMES) if kind != "new" else set()))
     names = NAMES | {id: name for name, (id, _) in NEW.items()}
+    names |= {id: f"other {id - FIRST_OTHER}" for id in used if id >= FIRST_OTHER}
     document = {"images": [image for image, _ in done], "annotations": annotations,
                 "categories": [{"id": id, "name": names[id]} for id in used]}
     (out / "annotations.json").write_text(json.dumps(document, separators=(",", ":")))

@@ -14,7 +14,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from classes import DISTRACTORS, HELD_OUT_STYLE, ICONS, NAMES, NEW, STYLES
+from classes import HELD_OUT_STYLE, ICONS, NAMES, NEW, OTHERS, STYLES, other_class
 
 # Version and SHA-256 of the package, licence of the drawings.
 PACKAGES = {
@@ -63,13 +63,15 @@ def draw(icons, name):
 
 
 def load(directory):
-    """{key: {style: [RGBA, ...]}} for every id with icons, every new class's name, and "distractor"."""
+    """{key: {style: [RGBA, ...]}}; keys are ids with icons, names of new classes, and "other-0" and so on."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     cache = directory / "sprites.npz"
     wanted = {str(id): names for id, names in ICONS.items()}
     wanted |= {name: icons for name, (_, icons) in NEW.items()}
-    wanted["distractor"] = DISTRACTORS
+    for name in OTHERS.split():
+        key = f"other-{other_class(name)}"
+        wanted[key] = f"{wanted.get(key, '')} {name}"
     if not cache.exists():
         drawn = {}
         for style in (*STYLES, HELD_OUT_STYLE):

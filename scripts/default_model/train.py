@@ -12,8 +12,10 @@ import time
 import detector
 import numpy as np
 import tensorflow as tf
+from classes import FIRST_OTHER, OTHER_CLASSES
 
-CLASSES = 90
+OLD = 90
+CLASSES = OLD + OTHER_CLASSES
 MOST = 8
 FROZEN = re.compile(r"(Conv1|bn_Conv1|expanded_conv_\w*|block_[1-5]_\w*)/\w+(:0)?$")
 
@@ -34,7 +36,8 @@ def read(folder):
             x, y, width, height = annotation["bbox"]
             boxes[row, at] = (y / image["height"], x / image["width"], (y + height) / image["height"],
                               (x + width) / image["width"])
-            classes[row, at] = annotation["category_id"] - 1
+            label = annotation["category_id"]
+            classes[row, at] = label - 1 if label < FIRST_OTHER else OLD + label - FIRST_OTHER
             counts[row] = at + 1
     return [(folder / image["file_name"]).read_bytes() for image in images], boxes, classes, counts, document
 
@@ -65,8 +68,8 @@ def evaluate(checkpoint, folder):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    model = detector.build(training=False)
-    tf.train.Checkpoint(model=model).restore(checkpoint).expect_partial()
+    model = detector.build(training=False, classes=CLASSES)
+    tf.train.Checkpoint(model=model).read(checkpoint).expect_partial()
 
     @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32)])
     def detect(image):
@@ -79,6 +82,8 @@ def evaluate(checkpoint, folder):
         output = detect(tf.cast(tf.io.decode_jpeg(picture, channels=3), tf.float32)[None])
         height, width = image["height"], image["width"]
         for box, label, score in zip(*(output[f"detection_{name}"][0].numpy() for name in ("boxes", "classes", "scores"))):
+            if label >= OLD:
+                continue
             y0, x0, y1, x1 = (float(v) for v in box)
             found.append({"image_id": image["id"], "category_id": int(label) + 1, "score": float(score),
                           "bbox": [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]})
@@ -110,7 +115,7 @@ def main():
     directory = pathlib.Path(given.directory)
     directory.mkdir(parents=True, exist_ok=True)
 
-    model = detector.build(training=True)
+    model = detector.build(training=True, classes=CLASSES)
     print("backbone variables set:", detector.start(model, directory), flush=True)
     data = iter(batches(model, read(given.data), given.batch, 1))
     variables = model.feature_extractor.trainable_variables + model._box_predictor.trainable_variables  # noqa: SLF001

@@ -104,4 +104,17 @@ pub enum Fact {
     Elements(ClassAxis),
     /// It is the handle of a variable whose value has a class axis.
     Variable(ClassAxis),
+    /// It holds indices into a flattened tensor whose last axis is the classes.
+    Index(IndexPart),
+}
+
+/// What an index into positions · columns says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexPart {
+    /// Position · columns + class.
+    Whole,
+    /// The position alone.
+    Position,
+    /// Position · columns: where the classes of a position begin.
+    First,
 }

@@ -66,6 +66,8 @@ pub struct ClassFlow {
     pub picks: Vec<Pick>,
     /// Unpacks that give each class its own tensor, as (scope, node).
     pub unpacked: BTreeSet<(usize, usize)>,
+    /// Scopes in which the best of all positions and classes are chosen together.
+    pub ranked: BTreeSet<usize>,
 }
 
 /// The state of the walk; rules read it and report to it.
@@ -313,6 +315,17 @@ impl Flow<'_, '_> {
     /// The constants that `edge` reads, all of them.
     pub fn constants(&self, scope: usize, edge: Use) -> Option<Vec<i64>> {
         self.elements(scope, edge)?.iter().map(Element::value).collect()
+    }
+
+    /// The number of axes of what `edge` reads.
+    pub fn rank(&self, scope: usize, edge: Use) -> Option<usize> {
+        let &source = self.view.scopes[scope].inputs[edge.node].get(edge.input)?;
+        trace::static_rank(self.view, &self.found.facts, scope, source)
+    }
+
+    /// The size of the last axis of what `edge` reads.
+    pub fn last_size(&self, scope: usize, edge: Use) -> Option<i64> {
+        trace::last_size(self.view, &self.found.facts, scope, edge, 0)
     }
 
     /// An integer attribute, or `default`.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::axis::{ClassAxis, Growth};
 use super::flow::{self, ClassFlow, ConstantEdit};
-use super::locate::{Located, Role, Root, locate};
+use super::locate::{Kind, Located, Role, Root, locate};
 use super::variables::{Variable, Variables};
 use super::{metadata, unroll};
 use crate::error::{Error, Result};
@@ -129,18 +129,20 @@ pub fn grow(meta: &pb::MetaGraphDef, understood: &Understood, added: usize) -> R
     Ok(Grown { meta, changes, growth })
 }
 
-/// Every copy of the body must have its per-class slices, and nothing else may.
+/// Every copy of the body must have its per-class slices, or its ranking, and nothing else may.
 fn unrolled_scopes(flow: &ClassFlow, understood: &Understood) -> Result<BTreeSet<usize>> {
-    let found: BTreeSet<usize> = flow.picks.iter().map(|p| p.scope).collect();
+    let picked: BTreeSet<usize> = flow.picks.iter().map(|p| p.scope).collect();
     let expected: BTreeSet<usize> = understood.located.bodies.iter().map(|b| b.scope).collect();
-    if found == expected {
-        return Ok(found);
+    let ranks = understood.located.kind == Kind::CenterPoints;
+    let (found, other) = if ranks { (&flow.ranked, &picked) } else { (&picked, &flow.ranked) };
+    if *found == expected && other.is_empty() {
+        return Ok(picked);
     }
     Err(Error::NotUnderstood {
         tensor: "the class scores".into(),
         reason: format!(
-            "per-class slices were followed into {} copies of the model, its non-max suppression stands in {}",
-            found.len(),
+            "they were followed into the post-processing of {} copies of the model, expected {}",
+            found.len() + other.len(),
             expected.len()
         ),
     })

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::axis::{Fact, Span};
+use super::axis::{ClassAxis, Fact, Span};
 use crate::graph::tensor::{constant, int_attr, ints, shape};
 use crate::graph::{GraphView, Source, Use};
 
@@ -22,6 +22,8 @@ pub enum Element {
         /// The data input that reads it; none where the result of a function is the constant itself.
         edge: Option<Use>,
     },
+    /// A number computed from constants that are no sizes of the class axis.
+    Known(i64),
     /// A size that grows by itself.
     Grows(Span),
     /// One of two elements, chosen at run time.
@@ -34,7 +36,7 @@ impl Element {
     /// The value, where the element is a constant.
     pub fn value(&self) -> Option<i64> {
         match self {
-            Self::Constant { value, .. } => Some(*value),
+            Self::Constant { value, .. } | Self::Known(value) => Some(*value),
             _ => None,
         }
     }
@@ -102,6 +104,35 @@ fn trace(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use, depth: us
             };
             vec![recurse(input(1))?.first()?.clone(); count]
         }
+        "StridedSlice" => match (part(view, scope, node), recurse(input(0))) {
+            (Some((first, last)), Some(all)) => {
+                let absolute = |index: i64| if index < 0 { index + all.len() as i64 } else { index };
+                let place = |index: i64| absolute(index).clamp(0, all.len() as i64) as usize;
+                let (first, last) = (place(first), last.map_or(all.len(), place));
+                all.get(first..last.max(first))?.to_vec()
+            }
+            _ if scalar_op(view, scope, node) => vec![Element::Other],
+            _ => return None,
+        },
+        "Sub" | "AddV2" | "Add" | "Mul" if facts.get(&(scope, source)).is_none() => {
+            let value = |i: usize| match &*recurse(input(i))? {
+                [one] => one.value(),
+                _ => None,
+            };
+            match (value(0), value(1)) {
+                (Some(a), Some(b)) => vec![Element::Known(match &*producer.op {
+                    "Sub" => a.checked_sub(b)?,
+                    "Mul" => a.checked_mul(b)?,
+                    _ => a.checked_add(b)?,
+                })],
+                _ => vec![Element::Other],
+            }
+        }
+        "Prod" if facts.get(&(scope, source)).is_none() => {
+            let product = recurse(input(0))?.iter().try_fold(1i64, |p, e| p.checked_mul(e.value()?));
+            vec![product.map_or(Element::Other, Element::Known)]
+        }
+        "Reshape" => recurse(input(0))?,
         "Shape" => vec![Element::Other; static_rank(view, facts, scope, *here.inputs[node].first()?)?],
         _ => match facts.get(&(scope, source)) {
             Some(Fact::Sizes { scalar: true, .. }) => vec![Element::Other],
@@ -116,6 +147,78 @@ fn trace(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use, depth: us
         }
     }
     Some(found)
+}
+
+/// What a StridedSlice takes of a vector by constants: its first element and its end (none for all).
+fn part(view: &GraphView<'_>, scope: usize, node: usize) -> Option<(i64, Option<i64>)> {
+    let here = &view.scopes[scope];
+    let number = |input: usize| match view.origin(scope, *here.inputs[node].get(input)?) {
+        (s, Source::Node { node, .. }) => match ints(constant(view.node(s, node))?)?[..] {
+            [one] => Some(one),
+            _ => None,
+        },
+        _ => None,
+    };
+    let mask = |key| int_attr(&here.nodes[node], key).unwrap_or(0);
+    let (begin, end, stride) = (number(1)?, number(2)?, number(3)?);
+    if stride != 1 || mask("ellipsis_mask") != 0 || mask("new_axis_mask") != 0 {
+        return None;
+    }
+    let first = if mask("begin_mask") & 1 == 1 { 0 } else { begin };
+    if mask("shrink_axis_mask") & 1 == 1 {
+        return Some((first, (first != -1).then_some(first + 1)));
+    }
+    Some((first, (mask("end_mask") & 1 == 0).then_some(end)))
+}
+
+/// The size of a tensor's last axis, where constants tell it.
+pub fn last_size(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use, depth: usize) -> Option<i64> {
+    let here = &view.scopes[scope];
+    let &source = here.inputs[edge.node].get(edge.input)?;
+    let Source::Node { node, .. } = source else { return None };
+    let input = |input: usize| Use { node, input };
+    let producer = &here.nodes[node];
+    if depth > 30 {
+        return None;
+    }
+    match &*producer.op {
+        "Identity" | "Cast" => last_size(view, facts, scope, input(0), depth + 1),
+        "Reshape" => elements(view, facts, scope, input(1))?.last()?.value().filter(|&size| size >= 0),
+        "Tile" => {
+            let times = elements(view, facts, scope, input(1))?.last()?.value()?;
+            last_size(view, facts, scope, input(0), depth + 1)?.checked_mul(times)
+        }
+        "ConcatV2" => {
+            let count = here.inputs[node].len().checked_sub(1)?;
+            let along = elements(view, facts, scope, input(count))?.first()?.value()?;
+            let rank = static_rank(view, facts, scope, source);
+            if along != -1 && Some(along) != rank.map(|rank| rank as i64 - 1) {
+                return None;
+            }
+            (0..count)
+                .try_fold(0i64, |sum, i| sum.checked_add(last_size(view, facts, scope, input(i), depth + 1)?))
+        }
+        "Pack" => {
+            let axis = int_attr(producer, "axis").unwrap_or(0);
+            let rank = static_rank(view, facts, scope, source).map(|rank| rank as i64 - 1);
+            (axis == -1 || Some(axis) == rank).then_some(here.inputs[node].len() as i64)
+        }
+        "Const" => shape(constant(producer)?)?.last().map(|&size| size as i64),
+        _ => None,
+    }
+}
+
+/// Whether a tensor has just been given the axis on which another one has its classes: it has one number for all.
+pub fn is_new_axis(view: &GraphView<'_>, scope: usize, source: Source, axis: &ClassAxis) -> bool {
+    let (scope, source) = view.origin(scope, source);
+    let Source::Node { node, .. } = source else { return false };
+    let here = &view.scopes[scope];
+    let dim = here.inputs[node].get(1).and_then(|&dim| match view.origin(scope, dim) {
+        (s, Source::Node { node, .. }) => ints(constant(view.node(s, node))?)?.first().copied(),
+        _ => None,
+    });
+    here.nodes[node].op == "ExpandDims"
+        && dim.is_some_and(|d| d.rem_euclid(axis.rank as i64) == axis.axis as i64)
 }
 
 /// Whether a node certainly makes one number: a StridedSlice that takes one element, or arithmetic on such.
@@ -148,7 +251,8 @@ pub fn static_rank(view: &GraphView<'_>, facts: &Facts, scope: usize, source: So
         | "NonMaxSuppressionV5"
         | "Range"
         | "Shape" => Some(1),
-        "Cast" | "TopKV2" | "Sigmoid" | "ConcatV2" | "Minimum" | "Maximum" | "ZerosLike" | "Slice" => of(0),
+        "Cast" | "TopKV2" | "Sigmoid" | "ConcatV2" | "Minimum" | "Maximum" | "ZerosLike" | "Slice"
+        | "Tile" => of(0),
         "Select" | "SelectV2" => of(1),
         "Conv2D" => Some(4),
         "Fill" | "Reshape" => {
@@ -158,7 +262,7 @@ pub fn static_rank(view: &GraphView<'_>, facts: &Facts, scope: usize, source: So
                 (s, Source::Node { node, .. }) => match &*view.node(s, node).op {
                     "Const" => ints(constant(view.node(s, node))?).map(|v| v.len()),
                     "Pack" => Some(view.scopes[s].inputs[node].len()),
-                    _ => None,
+                    _ => elements(view, facts, scope, edge).map(|e| e.len()),
                 },
                 _ => None,
             }

@@ -62,7 +62,10 @@ impl Network {
 
         let mut targets: Vec<(usize, Source)> = body.heads.iter().map(|h| (h.scope, h.features)).collect();
         targets.extend(body.heads.iter().map(|h| (h.scope, Source::Node { node: h.bias, out: 0 })));
-        targets.push((body.scope, body.boxes));
+        let boxes = body.boxes.ok_or_else(|| {
+            not(&view.scopes[body.scope].name, "its detections come without boxes of anchors".into())
+        })?;
+        targets.push((body.scope, boxes));
         targets.extend(body.box_heads.iter().map(|&(scope, node)| (scope, Source::Node { node, out: 0 })));
         let flat = Flattener::new(&view, &variables.0).flatten(&outputs, &targets)?;
         let count = body.heads.len();

@@ -6,8 +6,10 @@
 //! | `scores.rs` | from scores back to the class layers |
 //! | `suppression.rs` | detectors with one non-max suppression per class: single-stage and two-stage |
 //! | `boxes.rs` | decoded boxes and the layers that make them |
+//! | `heatmap.rs` | detectors that rank the peaks of a heatmap: CenterNet |
 
 mod boxes;
+mod heatmap;
 mod scores;
 mod suppression;
 mod walk;
@@ -49,6 +51,8 @@ pub enum Kind {
     SingleStage,
     /// Proposals first, then scores and boxes of each (Faster R-CNN).
     TwoStage,
+    /// Peaks of a heatmap with one channel for each class (CenterNet).
+    CenterPoints,
 }
 
 impl Activation {
@@ -67,6 +71,7 @@ impl Kind {
         match self {
             Self::SingleStage => "SSD (single stage, anchors, per-class non-max suppression)",
             Self::TwoStage => "Faster R-CNN (two stages, proposals, per-class non-max suppression)",
+            Self::CenterPoints => "CenterNet (peaks of a heatmap, no suppression)",
         }
     }
 }
@@ -117,14 +122,14 @@ pub struct Head {
 /// The class heads of one copy of the model's body, in the order in which their anchors are concatenated.
 #[derive(Debug, Clone)]
 pub struct Body {
-    /// The scope with the non-max suppression.
+    /// The scope with the post-processing.
     pub scope: usize,
     /// Score layers, one per feature map.
     pub heads: Vec<Head>,
     /// Layers of boxes of each class's own.
     pub class_boxes: Vec<Head>,
-    /// Decoded boxes, as non-max suppression's input is cut from them: [.., anchors, 4].
-    pub boxes: Source,
+    /// Decoded boxes, as non-max suppression's input is cut from them: [.., anchors, 4]; none without suppression.
+    pub boxes: Option<Source>,
     /// The box layers' BiasAdd nodes, as (scope, node).
     pub box_heads: Vec<(usize, usize)>,
 }
@@ -152,7 +157,11 @@ pub struct Located {
 pub fn locate(view: &GraphView<'_>, meta: &pb::MetaGraphDef, variables: &Variables) -> Result<Located> {
     let walk = Walk { view, variables, bound: bound_arguments(view, meta, variables) };
     let mut located: Option<Located> = None;
-    for found in walk.suppressed_bodies()? {
+    let mut bodies = walk.suppressed_bodies()?;
+    if bodies.is_empty() {
+        bodies = walk.ranked_bodies()?;
+    }
+    for found in bodies {
         match &mut located {
             None => located = Some(found),
             Some(l) if l.same_head(&found) => l.bodies.extend(found.bodies),

@@ -51,8 +51,6 @@ impl Walk<'_, '_> {
             "its detections come from CombinedNonMaxSuppression, which the zoo's exports do not use"
         } else if ops.contains("TFLite_Detection_PostProcess") {
             "its post-processing is TFLite's; grow the SavedModel it was converted from"
-        } else if ops.contains("MaxPool") && ops.contains("TopKV2") && ops.contains("GatherNd") {
-            "it picks peaks of a heatmap (CenterNet), which this version does not grow"
         } else {
             "no non-max suppression was found: this is not a detection model with its post-processing \
              (a classifier, or an export for TFLite?)"
@@ -125,7 +123,7 @@ impl Walk<'_, '_> {
             classes,
             background: trail.background,
             activation,
-            bodies: vec![Body { scope, heads: trail.heads, class_boxes, boxes, box_heads }],
+            bodies: vec![Body { scope, heads: trail.heads, class_boxes, boxes: Some(boxes), box_heads }],
             layers: layers.into_values().collect(),
         })
     }

@@ -2,10 +2,10 @@
 
 use super::super::axis::{ClassAxis, Fact};
 use super::super::flow::Flow;
-use super::super::trace::static_rank;
+use super::super::trace::{is_new_axis, static_rank};
 use super::{At, Outcome};
 use crate::error::Result;
-use crate::graph::tensor::{bool_attr, str_attr};
+use crate::graph::tensor::{bool_attr, ints_attr, str_attr};
 
 /// The rule for a class axis at one of these operations; none where the operation is not among them.
 pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option<Outcome>> {
@@ -59,16 +59,30 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             }
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
         }
+        "MaxPool" => {
+            let alone = |key| ints_attr(node, key).and_then(|sizes| sizes.get(3).copied()) == Some(1);
+            let plain = axis.axis == 3 && str_attr(node, "data_format").unwrap_or("NHWC") == "NHWC";
+            if !(plain && alone("ksize") && alone("strides")) {
+                return Err(flow.not(
+                    at.scope,
+                    at.out(0),
+                    "expected each class to be pooled by itself".into(),
+                ));
+            }
+            // The sizes of the other axes may change.
+            flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
+        }
         "FakeQuantWithMinMaxVars" | "FakeQuantWithMinMaxArgs" if at.input == 0 => {
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
         }
         "Add" | "AddV2" | "Sub" | "Mul" | "RealDiv" | "Maximum" | "Minimum" | "Pow" | "Greater"
         | "GreaterEqual" | "Less" | "LessEqual" | "Equal" | "NotEqual" | "LogicalAnd" | "LogicalOr" => {
-            // The other operand is one number, or carries the classes too.
+            // The other operand is one number, or one for all classes, or carries the classes too.
             let other = 1 - at.input.min(1);
-            let single = flow.view.scopes[at.scope].inputs[at.node]
-                .get(other)
-                .is_some_and(|&s| static_rank(flow.view, &flow.found.facts, at.scope, s) == Some(0));
+            let single = flow.view.scopes[at.scope].inputs[at.node].get(other).is_some_and(|&s| {
+                static_rank(flow.view, &flow.found.facts, at.scope, s) == Some(0)
+                    || is_new_axis(flow.view, at.scope, s, axis)
+            });
             if !single {
                 flow.must_join(at.scope, at.node, [other]);
             }

@@ -6,8 +6,10 @@
 //! | `shapes.rs` | operations that move or cut axes |
 //! | `arrays.rs` | TensorArrays |
 //! | `sizes.rs` | integers that hold sizes |
+//! | `indices.rs` | choosing the best of all positions and classes, and what is computed from their indices |
 
 mod arrays;
+mod indices;
 mod layers;
 mod shapes;
 mod sizes;
@@ -52,7 +54,7 @@ pub fn apply(
             if is_sink(&node.op) {
                 return Ok(Outcome::Done);
             }
-            for rule in [layers::apply, shapes::apply, arrays::apply_axis] {
+            for rule in [layers::apply, shapes::apply, arrays::apply_axis, indices::apply_axis] {
                 if let Some(outcome) = rule(flow, at, axis)? {
                     return Ok(outcome);
                 }
@@ -65,6 +67,7 @@ pub fn apply(
         }
         Fact::Elements(axis) => arrays::apply_elements(flow, at, axis),
         Fact::Sizes { scalar, elements } => sizes::apply(flow, at, *scalar, elements),
+        Fact::Index(part) => indices::apply(flow, at, *part),
     }
 }
 
