@@ -1,6 +1,8 @@
 //! What several tests need: models small enough to be committed, and real ones where they are at hand.
 #![allow(dead_code, missing_docs, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+pub mod graphs;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
