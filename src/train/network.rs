@@ -63,7 +63,7 @@ impl Network {
         let mut targets: Vec<(usize, Source)> = body.heads.iter().map(|h| (h.scope, h.features)).collect();
         targets.extend(body.heads.iter().map(|h| (h.scope, Source::Node { node: h.bias, out: 0 })));
         let boxes = body.boxes.ok_or_else(|| {
-            not(&view.scopes[body.scope].name, "its detections come without boxes of anchors".into())
+            not(view.scopes[body.scope].name, "its detections come without boxes of anchors".into())
         })?;
         targets.push((body.scope, boxes));
         targets.extend(body.box_heads.iter().map(|&(scope, node)| (scope, Source::Node { node, out: 0 })));
