@@ -1,7 +1,8 @@
 """Trains the default model: train.py DIR DATA STEPS [--batch 16] [--rate 1e-3] [--test DATA]
 
 The OD API's model, targets and losses in a plain loop: Adam with warm-up and cosine decay, horizontal flips.
-Writes DIR/ckpt-* every 500 steps and prints mean average precision at .5 on DATA of --test then.
+Writes DIR/ckpt-* every 500 steps and prints mean average precision at .5 on DATA of --test then. A run that was stopped
+goes on from its last checkpoint when started again; pictures then come in another order than in a run without a stop.
 """
 import argparse
 import json
@@ -117,14 +118,19 @@ def main():
 
     model = detector.build(training=True, classes=CLASSES)
     print("backbone variables set:", detector.start(model, directory), flush=True)
-    data = iter(batches(model, read(given.data), given.batch, 1))
     variables = model.feature_extractor.trainable_variables + model._box_predictor.trainable_variables  # noqa: SLF001
     # The first blocks see edges and textures, which photographs have taught them; their gradients cost most of a step.
     variables = list({id(v): v for v in variables if not FROZEN.search(v.name)}.values())
     print("variables trained:", len(variables), flush=True)
     warm = 200
     optimizer = tf.keras.optimizers.Adam(0.0)
-    checkpoint = tf.train.Checkpoint(model=model)
+    done = tf.Variable(0)
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, done=done)
+    last = max(directory.glob("ckpt-*.index"), key=lambda path: int(path.stem.split("-")[1]), default=None)
+    if last:
+        optimizer.build(variables)
+        checkpoint.read(str(last.with_suffix(""))).assert_existing_objects_matched()
+        print("going on after step", int(done), flush=True)
 
     @tf.function
     def step(images, shapes, boxes, classes, counts):
@@ -141,16 +147,19 @@ def main():
         optimizer.apply_gradients(zip(gradients, variables))
         return losses["Loss/classification_loss"], losses["Loss/localization_loss"]
 
+    # Another seed after a stop, so that the pictures just seen are not the first ones again.
+    data = iter(batches(model, read(given.data), given.batch, 1 + int(done)))
     began, shown = time.time(), []
-    for number in range(1, given.steps + 1):
-        done = number / given.steps
-        optimizer.learning_rate.assign(given.rate * min(number / warm, 0.5 + 0.5 * np.cos(np.pi * done)))
+    for number in range(int(done) + 1, given.steps + 1):
+        decayed = 0.5 + 0.5 * np.cos(np.pi * number / given.steps)
+        optimizer.learning_rate.assign(given.rate * min(number / warm, decayed))
         shown.append([float(v) for v in step(*next(data))])
         if number % 50 == 0:
             print(number, "classification %.3f localization %.3f" % tuple(np.mean(shown, 0)),
                   f"{time.time() - began:.0f} s", flush=True)
             shown = []
         if number % given.every == 0 or number == given.steps:
+            done.assign(number)
             path = checkpoint.write(str(directory / f"ckpt-{number}"))
             if given.test:
                 half, whole, _ = evaluate(path, given.test)
