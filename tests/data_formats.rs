@@ -61,6 +61,36 @@ fn csv(dir: &Path) -> PathBuf {
     )
 }
 
+/// Ultralytics' layout; the same pictures lie in `train/images`, two classes, one of them by polygon.
+fn yolo(dir: &Path) -> PathBuf {
+    let root = dir.join("yolo");
+    fs::create_dir_all(root.join("train/images")).unwrap();
+    fs::create_dir_all(root.join("train/labels")).unwrap();
+    for name in ["one.png", "two.png"] {
+        fs::copy(dir.join(name), root.join("train/images").join(name)).unwrap();
+    }
+    let lines = "0 0.3125 0.5 0.375 0.5\n1 0 0 1 0 1 1 0 1\n";
+    write(&root, "train/labels/one.txt", lines);
+    write(
+        &root,
+        "data.yaml",
+        "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['duck', 'pond']\n",
+    )
+}
+
+/// LabelImg's layout: everything in one folder.
+fn labelimg(dir: &Path) -> PathBuf {
+    let root = dir.join("labelimg");
+    fs::create_dir(&root).unwrap();
+    for name in ["one.png", "two.png"] {
+        fs::copy(dir.join(name), root.join(name)).unwrap();
+    }
+    write(&root, "one.txt", "0 0.3125 0.5 0.375 0.5\n1 0.5 0.5 1 1\n");
+    write(&root, "two.txt", "");
+    write(&root, "classes.txt", "duck\npond\n");
+    root
+}
+
 fn summary(set: &Dataset) -> Vec<Vec<(String, [i32; 4], i32)>> {
     let round = |v: f32| (v * 1000.0).round() as i32;
     set.images
@@ -88,12 +118,51 @@ fn all_formats_say_the_same() {
         vec![("duck".to_owned(), [250, 125, 750, 500], 576), ("pond".to_owned(), [0, 0, 1000, 1000], 3072)],
         vec![],
     ];
-    for path in [coco(dir), voc(dir), csv(dir), record, dir.join("x-?????-of-00001.record")] {
+    let yaml = yolo(dir);
+    let train = yaml.with_file_name("train");
+    let images = train.join("images");
+    for path in [
+        coco(dir),
+        voc(dir),
+        csv(dir),
+        record,
+        dir.join("x-?????-of-00001.record"),
+        yaml,
+        train,
+        images,
+        labelimg(dir),
+    ] {
         let set = data::load(&[&path], None).unwrap();
         assert_eq!(summary(&set), expected, "{}", path.display());
         assert_eq!(set.categories, ["duck", "pond"], "{}", path.display());
         assert_eq!(set.problems.count(ProblemKind::NoObjects), 1);
         assert_eq!(set.counts()["duck"], 1);
+    }
+}
+
+#[test]
+fn yolo_tells_what_is_missing_and_stays_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(dir);
+    let root = labelimg(dir);
+    fs::remove_file(root.join("one.png")).unwrap();
+    let set = data::load(&[&root], None).unwrap();
+    assert_eq!(set.images.len(), 1);
+    assert_eq!(set.problems.count(ProblemKind::MissingPicture), 1);
+
+    let yaml = yolo(dir);
+    for (text, part) in [
+        ("train: ../../../etc\nnames: [a]\n", "is not there"),
+        ("train: /etc\nnames: [a]\n", "does not stay inside"),
+        ("train: x/../../..\nnames: [a]\n", "does not stay inside"),
+        ("names: [a]\n", "names no training pictures"),
+        ("train: train/images\n", "names no classes"),
+        ("train: [\n", "not YAML"),
+    ] {
+        fs::write(&yaml, text).unwrap();
+        let error = data::load(&[&yaml], None).unwrap_err().to_string();
+        assert!(error.contains(part), "{text}: {error}");
     }
 }
 

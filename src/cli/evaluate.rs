@@ -20,7 +20,7 @@ use crate::progress;
 pub struct Args {
     /// SavedModel folder, zoo folder with saved_model/, or frozen_inference_graph.pb
     pub model: PathBuf,
-    /// Labelled pictures: COCO JSON, folder of Pascal VOC XML, TFRecord files (a glob), or CSV
+    /// Labelled pictures: COCO JSON, folder of Pascal VOC XML, TFRecord files (a glob), CSV, or YOLO (data.yaml or a folder)
     #[arg(long, required = true, num_args = 1.., value_name = "DATA")]
     pub data: Vec<PathBuf>,
     /// Folder of the pictures, when they are not beside the labels

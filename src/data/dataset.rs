@@ -176,21 +176,26 @@ pub(super) fn labelled(
     raw: Vec<RawObject>,
     problems: &mut Problems,
 ) -> Option<LabelledImage> {
+    let info = header(&source, problems)?;
+    Some(assemble(source, info, declared, raw, problems))
+}
+
+/// What a picture's header says; `None` (and a counted problem) when it cannot be read.
+pub(super) fn header(source: &ImageSource, problems: &mut Problems) -> Option<PictureInfo> {
     let name = source.display();
-    if let ImageSource::File(path) = &source
+    if let ImageSource::File(path) = source
         && !path.is_file()
     {
         problems.add(ProblemKind::MissingPicture, || name);
         return None;
     }
-    let info = match source.read().and_then(|bytes| picture::probe(&bytes, &name)) {
-        Ok(info) => info,
+    match source.read().and_then(|bytes| picture::probe(&bytes, &name)) {
+        Ok(info) => Some(info),
         Err(error) => {
             problems.add(ProblemKind::UnreadablePicture, || error.to_string());
-            return None;
+            None
         }
-    };
-    Some(assemble(source, info, declared, raw, problems))
+    }
 }
 
 /// As [`labelled`], for a picture whose header is known.

@@ -4,11 +4,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::dataset::Dataset;
-use super::{coco, csv, tfrecord, voc};
+use super::{coco, csv, tfrecord, voc, yolo};
 use crate::error::{Error, Result};
 
-const KINDS: &str = "a COCO JSON file, a folder of Pascal VOC XML, TFRecord files of OD API examples, or a CSV file \
-                     filename,width,height,class,xmin,ymin,xmax,ymax";
+const KINDS: &str = "a COCO JSON file, a folder of Pascal VOC XML, TFRecord files of OD API examples, a CSV file \
+                     filename,width,height,class,xmin,ymin,xmax,ymax, or YOLO text files with their data.yaml or \
+                     classes.txt";
 
 /// Reads one or more data sets into one. `images_dir` is where the pictures are when they are not beside the labels.
 pub fn load<P: AsRef<Path>>(specs: &[P], images_dir: Option<&Path>) -> Result<Dataset> {
@@ -50,6 +51,7 @@ fn load_one(path: &Path, images_dir: Option<&Path>) -> Result<Dataset> {
     match (ending.as_str(), text.first()) {
         ("record" | "tfrecord" | "tfrecords", _) => tfrecord::read_files(&[path.to_owned()]),
         ("csv", _) => csv::read(path, images_dir),
+        ("yaml" | "yml", _) => yolo::read_yaml(path, images_dir),
         ("json", _) | (_, Some(b'{' | b'[')) => coco::read(path, images_dir),
         ("xml", _) | (_, Some(b'<')) => {
             let beside = path.parent().unwrap_or(Path::new("."));
@@ -85,8 +87,11 @@ fn load_dir(dir: &Path, images_dir: Option<&Path>) -> Result<Dataset> {
     if !records.is_empty() {
         return tfrecord::read_files(&records);
     }
+    if let Some(names) = yolo::names_file(dir) {
+        return yolo::read_dir(dir, &names, images_dir);
+    }
     Err(Error::Data(format!(
-        "{}: the folder has no XML files, no TFRecord files and not exactly one JSON file; name the data file itself: {KINDS}",
+        "{}: the folder has no XML files, no TFRecord files, no names of YOLO classes and not exactly one JSON file; name the data file itself: {KINDS}",
         dir.display()
     )))
 }

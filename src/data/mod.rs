@@ -12,6 +12,7 @@ pub mod picture;
 pub mod problems;
 pub mod tfrecord;
 pub mod voc;
+pub mod yolo;
 
 pub use boxes::BoxYxyx;
 pub use dataset::{Dataset, ImageSource, LabelledImage, Object};
