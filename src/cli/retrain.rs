@@ -22,7 +22,7 @@ use crate::train::frozen_columns::FitOptions;
 pub struct Args {
     /// SavedModel folder, zoo folder with saved_model/, or frozen_inference_graph.pb
     pub model: PathBuf,
-    /// Labelled pictures: COCO JSON, folder of Pascal VOC XML, TFRecord or CSV; may be given several times
+    /// Labelled pictures: COCO JSON, folder of Pascal VOC XML, TFRecord, CSV or YOLO; may be given several times
     #[arg(long, required = true, num_args = 1.., value_name = "DATA")]
     pub data: Vec<PathBuf>,
     /// Folder to make: saved_model/, label_map.pbtxt, pipeline.config, report.json
