@@ -4,13 +4,14 @@ use prost::Message;
 use std::path::PathBuf;
 use std::{env, fs};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "google.proto",
     "graph.proto",
     "object_graph.proto",
     "saved_model.proto",
     "tensor_bundle.proto",
     "fingerprint.proto",
+    "serving.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -81,6 +81,18 @@ pub enum Error {
     /// Options that do not fit each other or the model.
     #[error("{0}")]
     Usage(String),
+    /// A model that holds what could harm the machine it runs on.
+    #[error(
+        "{path} is refused, since running it could touch more than pictures: {}; if you know where it comes from, \
+         give --trust",
+        .found.join("; ")
+    )]
+    Unsafe {
+        /// The model.
+        path: PathBuf,
+        /// Each finding with its place.
+        found: Vec<String>,
+    },
     /// A check said no: what was made differs from what was promised.
     #[error("check failed: {0}")]
     CheckFailed(String),
@@ -95,7 +107,7 @@ impl Error {
     /// The exit code of the command line: 1 when a check said no, 2 when something could not run.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::CheckFailed(_) => 1,
+            Self::CheckFailed(_) | Self::Unsafe { .. } => 1,
             _ => 2,
         }
     }

@@ -26,8 +26,11 @@ pub struct Inspection {
     pub outputs: BTreeMap<String, Tensor>,
     /// The class head, where it was understood.
     pub head: Option<Head>,
-    /// Operations that touch files, processes or the network, outside of saving and restoring.
+    /// What speaks against running it: operations that touch files, processes or the network, outside of saving and
+    /// restoring; endless calls; absurd sizes; assets elsewhere.
     pub unsafe_operations: Vec<String>,
+    /// Operations that run when it is loaded, before any request.
+    pub runs_at_load: Vec<String>,
     /// Whether classes can be added.
     pub can_grow: bool,
     /// Why not.
@@ -104,7 +107,8 @@ pub fn inspect(model: &SavedModel) -> Result<Inspection> {
         inputs: tensors(signature.map(|s| &s.inputs)),
         outputs: tensors(signature.map(|s| &s.outputs)),
         head: None,
-        unsafe_operations: policy::unsafe_operations(meta)?,
+        unsafe_operations: policy::findings(meta)?,
+        runs_at_load: policy::runs_at_load(meta),
         can_grow: false,
         reason: None,
     };

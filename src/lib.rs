@@ -18,10 +18,12 @@ pub mod pb;
 pub mod pipeline_config;
 pub mod policy;
 pub mod progress;
+pub mod publish;
 mod random;
 pub mod retrain;
 pub mod runtime;
 pub mod saved_model;
 pub mod train;
+pub mod verify;
 
 pub use error::{Error, Result};

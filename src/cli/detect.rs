@@ -1,6 +1,5 @@
 //! `tfgraft detect`: prints what a model finds in pictures, and draws it.
 
-use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use serde::Serialize;
 
+use super::pictures::{self, Names};
 use super::runtime::RuntimeArgs;
 use crate::data::Picture;
 use crate::detect::{Caption, Detection, Detector, DetectorOptions, draw};
@@ -70,15 +70,11 @@ struct Found {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    let images = expand(&args.images)?;
+    let images = pictures::expand(&args.images)?;
     if let Some(dir) = &args.output {
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     }
-    let options = DetectorOptions {
-        label_map: args.label_map.clone(),
-        threads: args.runtime.threads,
-        tensorflow: args.runtime.tensorflow.clone(),
-    };
+    let options = DetectorOptions { label_map: args.label_map.clone(), run: args.runtime.options() };
     let spinner = progress::spinner("loading the model");
     let detector = Detector::load(&args.model, &options)?;
     spinner.finish_and_clear();
@@ -90,7 +86,7 @@ pub fn run(args: Args) -> Result<()> {
         min_score: args.min_score,
         images: Vec::new(),
     };
-    let mut names = HashSet::new();
+    let mut names = Names::default();
     let bar = progress::bar(images.len() as u64, "detecting");
     for path in &images {
         let picture = Picture::open(path)?;
@@ -98,7 +94,7 @@ pub fn run(args: Args) -> Result<()> {
             .detect(&picture, args.min_score)
             .with_context(|| format!("{}: the model failed", path.display()))?;
         let drawn = match &args.output {
-            Some(dir) => Some(save(&detector, &picture, &found, &free_name(dir, path, &mut names))?),
+            Some(dir) => Some(save(&detector, &picture, &found, &dir.join(drawn_name(&mut names, path)))?),
             None => None,
         };
         let image = describe(&detector, path, &picture, &found, drawn);
@@ -124,49 +120,11 @@ fn score(text: &str) -> std::result::Result<f32, String> {
     }
 }
 
-/// Files as they are; of folders, the pictures in them by name.
-fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut out = Vec::new();
-    for path in given {
-        if !path.is_dir() {
-            if !path.exists() {
-                return Err(Error::Data(format!("{}: no such picture", path.display())).into());
-            }
-            out.push(path.clone());
-            continue;
-        }
-        let is_picture = |p: &PathBuf| {
-            let ending = p.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-            matches!(ending.as_str(), "jpg" | "jpeg" | "png" | "bmp" | "webp")
-        };
-        let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?;
-        let mut inside: Vec<PathBuf> =
-            entries.filter_map(|e| e.ok().map(|e| e.path())).filter(is_picture).collect();
-        if inside.is_empty() {
-            return Err(Error::Data(format!(
-                "{}: no .jpg, .png, .bmp or .webp in this folder",
-                path.display()
-            ))
-            .into());
-        }
-        inside.sort();
-        out.append(&mut inside);
-    }
-    Ok(out)
-}
-
-/// A file in `dir` called like the picture, numbered where two pictures have one name.
-fn free_name(dir: &Path, picture: &Path, names: &mut HashSet<String>) -> PathBuf {
-    let stem = picture.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+/// The drawn copy is a PNG for a PNG, else a JPEG.
+fn drawn_name(names: &mut Names, picture: &Path) -> String {
     let png = picture.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
     let ending = if png { "png" } else { "jpg" };
-    let mut name = format!("{stem}.{ending}");
-    let mut number = 2;
-    while !names.insert(name.clone()) {
-        name = format!("{stem}-{number}.{ending}");
-        number += 1;
-    }
-    dir.join(name)
+    names.free(picture, |stem| format!("{stem}.{ending}"))
 }
 
 fn save(detector: &Detector, picture: &Picture, found: &[Detection], path: &Path) -> Result<String> {

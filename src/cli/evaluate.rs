@@ -65,11 +65,7 @@ pub fn run(args: Args) -> Result<()> {
     let spinner = progress::spinner("reading the data");
     let mut data = data::load(&args.data, args.images.as_deref())?;
     spinner.finish_and_clear();
-    let options = DetectorOptions {
-        label_map: args.label_map.clone(),
-        threads: args.runtime.threads,
-        tensorflow: args.runtime.tensorflow.clone(),
-    };
+    let options = DetectorOptions { label_map: args.label_map.clone(), run: args.runtime.options() };
     let spinner = progress::spinner("loading the model");
     let detector = Detector::load(&args.model, &options)?;
     spinner.finish_and_clear();

@@ -14,6 +14,7 @@ use crate::export::prove::{Proof, probe_pictures};
 use crate::export::{Staging, VariableValues, flat, layer_values};
 use crate::graft::{Graft, NewClass};
 use crate::head::understand;
+use crate::policy;
 use crate::progress;
 use crate::runtime::{self, SessionConfig};
 use crate::saved_model::SavedModel;
@@ -61,6 +62,7 @@ struct Report {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let model = SavedModel::read(&args.model)?;
+    policy::admit(&model, args.runtime.trust)?;
     let understood = understand(model.meta())?;
     let graft = Graft::new(model, understood, &args.add)?;
     let names = args.add.iter().map(|c| c.name.clone()).collect::<Vec<_>>();

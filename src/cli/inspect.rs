@@ -64,6 +64,9 @@ fn lines(i: &Inspection) -> Vec<String> {
             ));
         }
     }
+    if !i.runs_at_load.is_empty() {
+        lines.push(format!("runs at load       {}", i.runs_at_load.join(", ")));
+    }
     for operation in &i.unsafe_operations {
         lines.push(format!("unsafe             {operation}"));
     }

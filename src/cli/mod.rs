@@ -14,8 +14,11 @@ pub mod evaluate;
 pub mod grow;
 pub mod inspect;
 mod output;
+mod pictures;
+pub mod publish;
 pub mod retrain;
 mod runtime;
+pub mod verify;
 
 /// Grafts new classes onto a trained TensorFlow detection model and exports it again
 #[derive(Debug, Parser)]
@@ -38,6 +41,10 @@ enum Command {
     Retrain(retrain::Args),
     Detect(detect::Args),
     Evaluate(evaluate::Args),
+    Verify(verify::Args),
+    Publish(publish::Args),
+    #[command(hide = true)]
+    ReplayWarmup(publish::ReplayArgs),
 }
 
 /// Runs the command line. Exit code 0: done; 1: the check said no; 2: it could not run.
@@ -70,6 +77,9 @@ pub fn run() -> ExitCode {
         Command::Retrain(args) => retrain::run(args),
         Command::Detect(args) => detect::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Publish(args) => publish::run(args),
+        Command::ReplayWarmup(args) => publish::run_replay(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

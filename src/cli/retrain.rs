@@ -10,6 +10,7 @@ use super::runtime::RuntimeArgs;
 use crate::data::{Dataset, LabelMap, load};
 use crate::error::Error;
 use crate::head::understand;
+use crate::policy;
 use crate::retrain::{Options, Plan, Report, retrain};
 use crate::saved_model::SavedModel;
 use crate::train::Strategy;
@@ -89,6 +90,7 @@ pub fn run(args: Args) -> Result<()> {
         .into());
     }
     let model = SavedModel::read(&args.model)?;
+    policy::admit(&model, args.runtime.trust)?;
     let understood = understand(model.meta())?;
     let classes = understood.located.classes;
     let mut data = load(&args.data, args.images.as_deref())?;

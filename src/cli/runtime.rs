@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::detect::RunOptions;
+
 /// How to run TensorFlow.
 #[derive(Debug, Args)]
 pub struct RuntimeArgs {
@@ -13,4 +15,14 @@ pub struct RuntimeArgs {
     /// Folder of TensorFlow's library
     #[arg(long, value_name = "DIR")]
     pub tensorflow: Option<PathBuf>,
+    /// Run the model although it holds operations that touch files, processes or the network (see `inspect`)
+    #[arg(long)]
+    pub trust: bool,
+}
+
+impl RuntimeArgs {
+    /// The same for the library.
+    pub fn options(&self) -> RunOptions {
+        RunOptions { threads: self.threads, tensorflow: self.tensorflow.clone(), trust: self.trust }
+    }
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::dataset::Dataset;
-use super::{coco, csv, tfrecord, voc, yolo};
+use super::{coco, csv, records, tfrecord, voc, yolo};
 use crate::error::{Error, Result};
 
 const KINDS: &str = "a COCO JSON file, a folder of Pascal VOC XML, TFRecord files of OD API examples, a CSV file \
@@ -43,7 +43,7 @@ fn load_one(path: &Path, images_dir: Option<&Path>) -> Result<Dataset> {
     let mut start = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
     file.take(4096).read_to_end(&mut start).map_err(|e| Error::io(path, e))?;
-    if tfrecord::is_tfrecord(&start) {
+    if records::is_tfrecord(&start) {
         return tfrecord::read_files(&[path.to_owned()]);
     }
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();

@@ -10,6 +10,7 @@ mod label_map_text;
 mod load;
 pub mod picture;
 pub mod problems;
+pub mod records;
 pub mod tfrecord;
 pub mod voc;
 pub mod yolo;

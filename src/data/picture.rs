@@ -62,19 +62,24 @@ impl Picture {
         Ok(Self { width, height, rgb: decoded.into_raw() })
     }
 
+    /// Appends the bytes of a PNG file.
+    pub fn png(&self, out: &mut Vec<u8>) -> image::ImageResult<()> {
+        image::write_buffer_with_format(
+            &mut Cursor::new(out),
+            &self.rgb,
+            self.width,
+            self.height,
+            image::ExtendedColorType::Rgb8,
+            ImageFormat::Png,
+        )
+    }
+
     /// Writes the picture; the ending (`.png`, `.jpg`, `.jpeg`) chooses the format. JPEG quality is 92.
     pub fn save(&self, path: &Path) -> Result<()> {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         let mut out = Vec::new();
         let written = match ending.as_str() {
-            "png" => image::write_buffer_with_format(
-                &mut Cursor::new(&mut out),
-                &self.rgb,
-                self.width,
-                self.height,
-                image::ExtendedColorType::Rgb8,
-                ImageFormat::Png,
-            ),
+            "png" => self.png(&mut out),
             "jpg" | "jpeg" => image::codecs::jpeg::JpegEncoder::new_with_quality(&mut out, 92).encode(
                 &self.rgb,
                 self.width,

@@ -2,8 +2,10 @@
 
 mod decode;
 mod draw;
+mod open;
 mod run;
 
 pub use decode::{Detection, Outputs, decode_outputs};
 pub use draw::{Caption, color_of, draw};
+pub use open::{Opened, RunOptions};
 pub use run::{Detector, DetectorOptions};

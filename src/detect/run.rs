@@ -1,26 +1,21 @@
-//! A model with its label map, ready for pictures: the only neighbour of the runtime in this module.
+//! A model with its label map, ready for pictures.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::decode::{Detection, Outputs, decode_outputs};
+use super::open::{Opened, RunOptions};
 use crate::data::{LabelMap, Picture};
 use crate::error::{Error, Result};
-use crate::head::understand;
-use crate::pb::DataType;
-use crate::pipeline_config;
-use crate::runtime::{self, AnyTensor, ServingModel, SessionConfig, TensorInfoLite};
-use crate::saved_model::{ModelSource, SavedModel, SourceKind};
+use crate::runtime::{AnyTensor, ServingModel};
 
 /// How to load a detector.
 #[derive(Debug, Clone, Default)]
 pub struct DetectorOptions {
     /// The label map; without one see [`LabelMap::for_model`].
     pub label_map: Option<PathBuf>,
-    /// Threads of TensorFlow; all cores by default.
-    pub threads: Option<usize>,
-    /// The folder of TensorFlow's library.
-    pub tensorflow: Option<PathBuf>,
+    /// How to run the model.
+    pub run: RunOptions,
 }
 
 /// A detector with the names of its classes.
@@ -41,18 +36,12 @@ const COUNT: &str = "num_detections";
 impl Detector {
     /// Loads a SavedModel folder, a zoo folder or a frozen graph.
     pub fn load(path: &Path, options: &DetectorOptions) -> Result<Self> {
-        let source = ModelSource::resolve(path)?;
         // Before the model: a mistake in a label map should not cost the seconds that loading takes.
         let given = options.label_map.as_deref().map(LabelMap::read).transpose()?;
-        runtime::start(options.tensorflow.as_deref(), options.threads)?;
-        let config = SessionConfig { threads: options.threads, optimize: true };
-        let model = match &source.kind {
-            SourceKind::SavedModel(folder) => ServingModel::load(folder, &config)?,
-            SourceKind::FrozenGraph(file) => load_frozen(file, &config)?,
-        };
+        let opened = Opened::load(path, &options.run)?;
         for output in [BOXES, SCORES, CLASSES, COUNT] {
-            if !model.outputs().contains_key(output) {
-                let names: Vec<_> = model.outputs().keys().map(String::as_str).collect();
+            if !opened.serving.outputs().contains_key(output) {
+                let names: Vec<_> = opened.serving.outputs().keys().map(String::as_str).collect();
                 return Err(Error::NotAModel {
                     path: path.to_owned(),
                     reason: format!(
@@ -62,12 +51,12 @@ impl Detector {
                 });
             }
         }
-        let beside = source.label_map.as_deref();
+        let beside = opened.model.source.label_map.as_deref();
         let (labels, labels_from) = match (given, &options.label_map) {
             (Some(map), Some(path)) => (map, path.display().to_string()),
-            _ => LabelMap::for_model(None, beside, || count_classes(&source))?,
+            _ => LabelMap::for_model(None, beside, || Ok(opened.classes()?.unwrap_or(0) as u32))?,
         };
-        Ok(Self { model, labels, labels_from })
+        Ok(Self { model: opened.serving, labels, labels_from })
     }
 
     /// Wraps a model that is loaded already.
@@ -99,29 +88,4 @@ pub fn from_tensors(outputs: &BTreeMap<String, AnyTensor>, min_score: f32) -> Re
         count: values(COUNT)?,
     };
     decode_outputs(outputs, min_score)
-}
-
-/// A frozen graph of the OD API, whose tensors have fixed names.
-fn load_frozen(file: &Path, config: &SessionConfig) -> Result<ServingModel> {
-    let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
-    let tensor = |name: &str, dtype| TensorInfoLite { name: format!("{name}:0"), dtype, shape: None };
-    let outputs = [BOXES, SCORES, CLASSES, COUNT]
-        .into_iter()
-        .map(|name| (name.to_owned(), tensor(name, DataType::DtFloat)))
-        .collect();
-    ServingModel::from_graph(&bytes, tensor("image_tensor", DataType::DtUint8), outputs, config)
-}
-
-/// How many classes a model has: from its graph, or where its kind of head is not known, from its pipeline.config. The
-/// width of `raw_detection_scores` would not do, it may hold the background.
-fn count_classes(source: &ModelSource) -> Result<u32> {
-    let model = SavedModel::read(source.path())?;
-    match (understand(model.meta()), &source.pipeline_config) {
-        (Ok(understood), _) => Ok(understood.located.classes as u32),
-        (Err(_), Some(config)) => {
-            let text = std::fs::read_to_string(config).map_err(|e| Error::io(config, e))?;
-            Ok(pipeline_config::classes(&text).unwrap_or(0))
-        }
-        (Err(_), None) => Ok(0),
-    }
 }

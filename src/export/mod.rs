@@ -3,6 +3,7 @@
 pub mod changes;
 pub mod flat;
 pub mod prove;
+mod rename;
 pub mod staging;
 pub mod values;
 pub mod write;

@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use crate::data::Picture;
 use crate::error::{Error, Result};
-use crate::runtime::{AnyTensor, ServingModel};
+use crate::runtime::ServingModel;
+use crate::verify::array::{Array, capture};
+use crate::verify::detections::{COUNT, Detections, Rule, match_lists};
+use crate::verify::numbers::{self, Tolerance};
 
 /// Old scores move by up to 6e-7 because a wider convolution blocks its sums differently (measured); boxes of the
 /// unchanged box head do not.
@@ -31,10 +34,7 @@ pub struct Proof {
 pub fn prove(old: &ServingModel, new: &ServingModel, pictures: &[Picture], added: usize) -> Result<Proof> {
     let mut proof = Proof::default();
     for (number, picture) in pictures.iter().enumerate() {
-        let run = |model: &ServingModel| {
-            model.run_image(&picture.rgb, picture.height as usize, picture.width as usize)
-        };
-        let (before, after) = (run(old)?, run(new)?);
+        let ((before, _), (after, _)) = (capture(old, picture)?, capture(new, picture)?);
         let failed = |output: &str, reason: String| {
             Error::CheckFailed(format!(
                 "output {output} of the grown model on probe picture {number}: {reason}"
@@ -45,20 +45,30 @@ pub fn prove(old: &ServingModel, new: &ServingModel, pictures: &[Picture], added
         }
         for (name, before) in &before {
             // Per-detection outputs are compared below, detection by detection: ties may trade places.
-            if name.starts_with("detection_") || name == "num_detections" {
+            if name.starts_with("detection_") || name == COUNT {
                 continue;
             }
-            let (Some(after), Ok(values)) = (after.get(name), before.f32()) else { continue };
-            let difference =
-                compare(before, values, after, added, TOLERANCE).map_err(|reason| failed(name, reason))?;
-            let largest = proof.largest_difference.entry(name.clone()).or_default();
-            *largest = largest.max(difference);
+            let Some(after) = after.get(name).filter(|_| before.is_float()) else { continue };
+            let difference = near(before, after, added, TOLERANCE).map_err(|reason| failed(name, reason))?;
+            proof.raise(name, difference);
         }
-        let (detections, difference) =
-            match_detections(&before, &after).map_err(|reason| failed("detection_*", reason))?;
-        proof.detections += detections;
-        let largest = proof.largest_difference.entry("detections".into()).or_default();
-        *largest = largest.max(difference);
+        let (Some(before), Some(after)) = (Detections::of(&before), Detections::of(&after)) else {
+            return Err(failed("detection_*", MISSING.into()));
+        };
+        let matching = match_lists(&before, &after, same(TOLERANCE), None);
+        if let Some(d) = matching.lost.first().or(matching.extra.first()) {
+            let reason = format!(
+                "{} detections, the source has {}; the one of class {} with score {} at {:?} is in one only",
+                after.rows.len(),
+                before.rows.len(),
+                d.class,
+                d.score,
+                d.bounds
+            );
+            return Err(failed("detection_*", reason));
+        }
+        proof.detections += matching.pairs.len();
+        proof.raise("detections", matching.score_difference());
     }
     proof.pictures = pictures.len();
     if proof.pictures == 0 {
@@ -94,149 +104,64 @@ pub fn prove_old_scores(
 ) -> Result<Proof> {
     let mut proof = Proof { pictures: pictures.len(), ..Proof::default() };
     for (number, picture) in pictures.iter().enumerate() {
-        let run = |model: &ServingModel| {
-            model.run_image(&picture.rgb, picture.height as usize, picture.width as usize)
-        };
-        let (before, after) = (run(old)?, run(new)?);
+        let ((before, _), (after, _)) = (capture(old, picture)?, capture(new, picture)?);
         let failed = |output: &str, reason: String| {
             Error::CheckFailed(format!("output {output} of the result on probe picture {number}: {reason}"))
         };
         for (name, values) in before.iter().filter(|(name, _)| name.starts_with("raw_detection_scores")) {
-            let (Some(grown), Ok(floats)) = (after.get(name), values.f32()) else { continue };
-            let difference = compare(values, floats, grown, kept.added, SCORE_TOLERANCE)
-                .map_err(|reason| failed(name, reason))?;
-            let largest = proof.largest_difference.entry(name.clone()).or_default();
-            *largest = largest.max(difference);
-        }
-        let (Some(old), Some(new)) = (detections(&before), detections(&after)) else {
-            return Err(failed("detection_*", "boxes, scores, classes or their number are missing".into()));
-        };
-        let full = new.len() >= old.len();
-        let last = new.iter().map(|d| d.score).fold(f32::INFINITY, f32::min);
-        let new: Vec<Detection> = new.into_iter().filter(|d| d.class <= kept.classes as f32).collect();
-        for d in old.iter().filter(|d| d.score >= kept.least_score) {
-            let same = |other: &&Detection| {
-                other.class == d.class
-                    && other
-                        .bounds
-                        .iter()
-                        .zip(&d.bounds)
-                        .all(|(a, b)| a == b || (a - b).abs() <= 10.0 * SCORE_TOLERANCE)
-            };
+            let Some(grown) = after.get(name).filter(|_| values.is_float()) else { continue };
             let difference =
-                new.iter().filter(same).map(|o| (o.score - d.score).abs()).fold(f32::INFINITY, f32::min);
-            // The list holds so many detections and no more; better new ones take the places of the last.
-            if difference > SCORE_TOLERANCE && full && d.score <= last + SCORE_TOLERANCE {
-                proof.displaced += 1;
-                continue;
-            }
-            if difference > SCORE_TOLERANCE {
-                return Err(failed(
-                    "detection_scores",
-                    format!("the detection of class {} with score {} is gone or moved", d.class, d.score),
-                ));
-            }
-            proof.detections += 1;
-            let largest = proof.largest_difference.entry("detection_scores".into()).or_default();
-            *largest = largest.max(difference);
+                near(values, grown, kept.added, SCORE_TOLERANCE).map_err(|reason| failed(name, reason))?;
+            proof.raise(name, difference);
         }
+        let (Some(mut before), Some(after)) = (Detections::of(&before), Detections::of(&after)) else {
+            return Err(failed("detection_*", MISSING.into()));
+        };
+        before.rows.retain(|d| d.score >= kept.least_score);
+        let matching = match_lists(&before, &after, same(SCORE_TOLERANCE), Some(kept.classes));
+        if let Some(d) = matching.lost.first() {
+            return Err(failed(
+                "detection_scores",
+                format!("the detection of class {} with score {} is gone or moved", d.class, d.score),
+            ));
+        }
+        proof.detections += matching.pairs.len();
+        // The list holds so many detections and no more; better new ones take the places of the last.
+        proof.displaced += before.rows.len() - matching.pairs.len();
+        proof.raise("detection_scores", matching.score_difference());
     }
     Ok(proof)
 }
 
-/// The largest difference over old columns; the last axis may have `added` more in the new tensor.
-fn compare(
-    before: &AnyTensor,
-    values: &[f32],
-    after: &AnyTensor,
-    added: usize,
-    tolerance: f32,
-) -> std::result::Result<f32, String> {
-    let grown = after.f32().map_err(|e| e.to_string())?;
-    let (old_shape, new_shape) = (before.shape(), after.shape());
-    let (old_last, new_last) =
-        (old_shape.last().copied().unwrap_or(1), new_shape.last().copied().unwrap_or(1));
-    let same_front = old_shape.len() == new_shape.len()
-        && old_shape.iter().rev().skip(1).eq(new_shape.iter().rev().skip(1));
-    if !same_front || (new_last != old_last && new_last != old_last + added) {
-        return Err(format!("shape {new_shape:?}, expected {old_shape:?} with {added} more columns"));
+const MISSING: &str = "detection boxes, scores, classes or their number are missing";
+
+impl Proof {
+    fn raise(&mut self, output: &str, difference: f32) {
+        let largest = self.largest_difference.entry(output.to_owned()).or_default();
+        *largest = largest.max(difference);
     }
-    let rows = values.chunks_exact(old_last.max(1)).zip(grown.chunks_exact(new_last.max(1)));
-    let mut largest = 0f32;
-    for (old, new) in rows {
-        for (a, b) in old.iter().zip(new) {
-            // Infinite boxes of a wild model are the same infinity, and no number is no number.
-            let difference = if a.to_bits() == b.to_bits() { 0.0 } else { (a - b).abs() };
-            if difference.is_nan() || difference > tolerance * a.abs().max(1.0) {
-                return Err(format!("{b} where the source gives {a}"));
-            }
-            largest = largest.max(difference);
-        }
-    }
-    Ok(largest)
 }
 
-struct Detection {
-    class: f32,
-    score: f32,
-    bounds: [f32; 4],
+/// Detections of unchanged boxes: an edge moves by little more than a score, which a sigmoid presses together.
+fn same(tolerance: f32) -> Rule {
+    Rule { iou: f32::INFINITY, edge: 10.0 * tolerance, score: tolerance }
 }
 
-fn detections(outputs: &BTreeMap<String, AnyTensor>) -> Option<Vec<Detection>> {
-    let values = |name: &str| outputs.get(name)?.f32().ok();
-    let (boxes, scores, classes) =
-        (values("detection_boxes")?, values("detection_scores")?, values("detection_classes")?);
-    let count = values("num_detections")?.first().map_or(0, |&n| n as usize).min(scores.len());
-    let found = (0..count).filter_map(|i| {
-        let bounds = boxes.get(4 * i..4 * i + 4)?.try_into().ok()?;
-        Some(Detection { class: *classes.get(i)?, score: scores[i], bounds })
-    });
-    // Padding has a score of zero or less.
-    Some(found.filter(|d| d.score > 0.0).collect())
-}
-
-/// Matches detections one to one by class, score and box. Those at the very end of the list may differ: equal scores
-/// compete for the last places.
-fn match_detections(
-    before: &BTreeMap<String, AnyTensor>,
-    after: &BTreeMap<String, AnyTensor>,
-) -> std::result::Result<(usize, f32), String> {
-    let (Some(old), Some(new)) = (detections(before), detections(after)) else {
-        return Err("detection boxes, scores, classes or their number are missing".into());
-    };
-    let last = old.last().map_or(0.0, |d| d.score);
-    let mut taken = vec![false; new.len()];
-    let (mut matched, mut largest) = (0, 0f32);
-    for d in &old {
-        let found = new.iter().enumerate().find(|(i, other)| {
-            !taken[*i]
-                && other.class == d.class
-                && (other.score - d.score).abs() <= TOLERANCE
-                && other
-                    .bounds
-                    .iter()
-                    .zip(&d.bounds)
-                    .all(|(a, b)| a == b || (a - b).abs() <= 10.0 * TOLERANCE)
-        });
-        match found {
-            Some((i, other)) => {
-                taken[i] = true;
-                matched += 1;
-                largest = largest.max((other.score - d.score).abs());
-            }
-            None if d.score <= last + TOLERANCE => {}
-            None => {
-                return Err(format!(
-                    "no detection of class {} with score {} at {:?}",
-                    d.class, d.score, d.bounds
-                ));
-            }
-        }
+/// The largest difference over old columns; the last axis may have `added` more in the new tensor. Numbers up to 1 are
+/// held to the tolerance itself, larger ones to that share of them, or to less.
+fn near(before: &Array, after: &Array, added: usize, tolerance: f32) -> std::result::Result<f32, String> {
+    let half = f64::from(tolerance) / 2.0;
+    let found = numbers::compare(before, after, added, Tolerance { rtol: half, atol: half })?;
+    match found.worst.filter(|_| found.differing > 0) {
+        Some(worst) => Err(format!(
+            "{} where the source gives {} (at {:?}, and {} more)",
+            worst.got,
+            worst.expected,
+            before.place(worst.at),
+            found.differing - 1
+        )),
+        None => Ok(found.largest as f32),
     }
-    if new.len() != old.len() {
-        return Err(format!("{} detections, the source has {}", new.len(), old.len()));
-    }
-    Ok((matched, largest))
 }
 
 /// Pictures to probe with when the user has given none: coloured shapes on gradients, the same every time.

@@ -80,8 +80,8 @@ fn arities(view: &GraphView<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Calls form no cycle; TensorFlow would recurse without end.
-fn acyclic(view: &GraphView<'_>) -> Result<()> {
+/// Calls form no cycle; TensorFlow would recurse without end. Errors: [`Error::BadGraph`].
+pub fn acyclic(view: &GraphView<'_>) -> Result<()> {
     let count = view.scopes.len();
     let callees: Vec<Vec<usize>> = view
         .scopes

@@ -36,7 +36,8 @@ fn tensor(dtype: DataType, shape: &[usize], value: TensorProto) -> TensorProto {
     TensorProto { dtype: dtype.into(), tensor_shape: Some(shape_proto(shape)), ..value }
 }
 
-fn constant(name: &str, dtype: DataType, value: TensorProto) -> NodeDef {
+/// A constant of any tensor.
+pub(crate) fn constant(name: &str, dtype: DataType, value: TensorProto) -> NodeDef {
     node::<&str>(name, "Const", &[])
         .dtype("dtype", dtype)
         .attr("value", attr_value::Value::Tensor(value))

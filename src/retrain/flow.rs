@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::plan::Plan;
-use super::report::{Fingerprint, GraphChanges, Report, Training, Validation, peak_memory};
+use super::report::{GraphChanges, Report, Training, Validation, peak_memory};
 use crate::data::{Dataset, LabelMap, Picture};
 use crate::detect::Detector;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::graft::{Graft, NewClass};
 use crate::head::{Activation, Init, Kind, LayerValues, Understood};
 use crate::progress;
 use crate::runtime::{self, ServingModel, SessionConfig};
-use crate::saved_model::SavedModel;
+use crate::saved_model::{Fingerprint, SavedModel};
 use crate::train::cache::CacheOptions;
 use crate::train::{Classes, Network, Phase, Strategy, TrainOptions, Trained, train};
 

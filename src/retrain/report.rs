@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::plan::Plan;
 use crate::data::Problems;
@@ -14,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::eval::ClassMetrics;
 use crate::export::changes::WeightChanges;
 use crate::export::prove::Proof;
+use crate::saved_model::Fingerprint;
 
 /// The report of a retraining.
 #[derive(Debug, Clone, Serialize)]
@@ -50,15 +50,6 @@ pub struct Report {
     pub seconds: BTreeMap<&'static str, f64>,
     /// Most memory the process held, bytes; none where the system does not say.
     pub peak_memory_bytes: Option<u64>,
-}
-
-/// A model's files.
-#[derive(Debug, Clone, Serialize)]
-pub struct Fingerprint {
-    /// The folder or file as given.
-    pub path: String,
-    /// SHA-256 by file.
-    pub sha256: BTreeMap<String, String>,
 }
 
 /// Counts of the graph edit, with names.
@@ -102,40 +93,6 @@ pub struct Validation {
     pub new_after: ClassMetrics,
     /// Each class, result.
     pub per_class: BTreeMap<String, ClassMetrics>,
-}
-
-impl Fingerprint {
-    /// Hashes a model's files: saved_model.pb and what is in variables/, or the frozen graph.
-    pub fn of(path: &Path) -> Result<Self> {
-        let mut sha256 = BTreeMap::new();
-        if path.is_file() {
-            sha256.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), hash(path)?);
-        } else {
-            sha256.insert("saved_model.pb".to_owned(), hash(&path.join("saved_model.pb"))?);
-            let variables = path.join("variables");
-            if variables.is_dir() {
-                for entry in std::fs::read_dir(&variables).map_err(|e| Error::io(&variables, e))? {
-                    let file = entry.map_err(|e| Error::io(&variables, e))?.path();
-                    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    sha256.insert(format!("variables/{name}"), hash(&file)?);
-                }
-            }
-        }
-        Ok(Self { path: path.display().to_string(), sha256 })
-    }
-}
-
-fn hash(file: &Path) -> Result<String> {
-    let mut open = File::open(file).map_err(|e| Error::io(file, e))?;
-    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-    loop {
-        let read = open.read(&mut buffer).map_err(|e| Error::io(file, e))?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(&buffer[..read]);
-    }
-    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 impl Report {

@@ -8,13 +8,13 @@ use tensorflow::{Graph, SavedModelBundle};
 
 use super::{AnyTensor, GraphSession, SessionConfig, failed, library};
 use crate::error::{Error, Result};
-use crate::graph::nodes::{graph, integers, node};
-use crate::pb::{DataType, SignatureDef, TensorInfo, tensor_info};
+use crate::graph::nodes::{constant, graph, integers, node};
+use crate::pb::{DataType, MetaGraphDef, SignatureDef, TensorInfo, TensorProto, tensor_info};
 
 /// The tag of the graph that serves.
 const TAG: &str = "serve";
 /// The signature that clients use.
-const SIGNATURE: &str = "serving_default";
+pub(crate) const SIGNATURE: &str = "serving_default";
 
 /// One input or output of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +60,13 @@ impl ServingModel {
         let (input, outputs) = signature(folder, meta)?;
         Self::assemble(GraphSession::from_parts(graph, bundle.session), input, outputs)
             .map_err(|error| failed(folder.display(), error))
+    }
+
+    /// A model without variables, from its messages; `path` names it in errors.
+    pub fn from_meta(path: &Path, meta: &MetaGraphDef, config: &SessionConfig) -> Result<Self> {
+        let (input, outputs) = signature(path, Signatures { signature_def: meta.signature_def.clone() })?;
+        let graph = meta.graph_def.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+        Self::from_graph(&graph, input, outputs, config).map_err(|error| failed(path.display(), error))
     }
 
     /// A frozen graph without a signature, whose input and outputs the caller knows.
@@ -108,9 +115,13 @@ impl ServingModel {
 
     /// Runs the model on one picture (rows of red, green, blue bytes) and returns all outputs.
     pub fn run_image(&self, rgb: &[u8], height: usize, width: usize) -> Result<BTreeMap<String, AnyTensor>> {
+        self.run(&self.picture(rgb, height, width)?)
+    }
+
+    /// Runs the model on a tensor that its input takes and returns all outputs.
+    pub fn run(&self, input: &AnyTensor) -> Result<BTreeMap<String, AnyTensor>> {
         let fetches: Vec<&str> = self.outputs.values().map(|info| info.name.as_str()).collect();
-        let picture = self.picture(rgb, height, width)?;
-        let fetched = self.session.run(&[(&self.input.name, &picture)], &fetches, &[])?;
+        let fetched = self.session.run(&[(&self.input.name, input)], &fetches, &[])?;
         Ok(self.outputs.keys().cloned().zip(fetched).collect())
     }
 
@@ -130,6 +141,13 @@ impl ServingModel {
             (None, _) => AnyTensor::new(&shape, rgb),
         }
     }
+}
+
+/// A tensor out of a message, made by TensorFlow: so it may hold bytes, which the crate `tensorflow` cannot be given.
+pub fn tensor(message: &TensorProto) -> Result<AnyTensor> {
+    let node = constant("value", message.dtype(), message.clone());
+    let session = GraphSession::new(&graph(vec![node]), &SessionConfig { threads: None, optimize: false })?;
+    session.run(&[], &["value"], &[])?.pop().ok_or_else(|| failed("reading a tensor", "nothing came out"))
 }
 
 /// The one input and the outputs of the serving signature.
