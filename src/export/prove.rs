@@ -45,7 +45,7 @@ pub fn prove(old: &ServingModel, new: &ServingModel, pictures: &[Picture], added
         }
         for (name, before) in &before {
             // Per-detection outputs are compared below, detection by detection: ties may trade places.
-            if name.starts_with("detection_") || name == "num_detections" {
+            if name.starts_with("detection_") || matches!(&**name, "num_detections" | "mask_predictions") {
                 continue;
             }
             let (Some(after), Ok(values)) = (after.get(name), before.f32()) else { continue };
@@ -144,7 +144,7 @@ pub fn prove_old_scores(
     Ok(proof)
 }
 
-/// The largest difference over old columns; the last axis may have `added` more in the new tensor.
+/// The largest difference over old columns; one axis may have `added` more in the new tensor.
 fn compare(
     before: &AnyTensor,
     values: &[f32],
@@ -154,32 +154,41 @@ fn compare(
 ) -> std::result::Result<f32, String> {
     let grown = after.f32().map_err(|e| e.to_string())?;
     let (old_shape, new_shape) = (before.shape(), after.shape());
-    let (old_last, new_last) =
-        (old_shape.last().copied().unwrap_or(1), new_shape.last().copied().unwrap_or(1));
-    let same_front = old_shape.len() == new_shape.len()
-        && old_shape.iter().rev().skip(1).eq(new_shape.iter().rev().skip(1));
-    if !same_front || (new_last != old_last && new_last != old_last + added) {
-        return Err(format!("shape {new_shape:?}, expected {old_shape:?} with {added} more columns"));
-    }
-    let rows = values.chunks_exact(old_last.max(1)).zip(grown.chunks_exact(new_last.max(1)));
+    let differ: Vec<usize> = (0..old_shape.len()).filter(|&i| old_shape.get(i) != new_shape.get(i)).collect();
+    let axis = match differ[..] {
+        _ if old_shape.len() != new_shape.len() => None,
+        [] => Some(0),
+        [axis] => (new_shape[axis] == old_shape[axis] + added).then_some(axis),
+        _ => None,
+    };
+    let Some(axis) = axis else {
+        return Err(format!("shape {new_shape:?}, expected {old_shape:?} with {added} more classes"));
+    };
+    let row = |shape: &[usize]| shape.get(axis..).unwrap_or_default().iter().product::<usize>().max(1);
+    let rows = values.chunks_exact(row(&old_shape)).zip(grown.chunks_exact(row(&new_shape)));
     let mut largest = 0f32;
-    for (old, new) in rows {
-        for (a, b) in old.iter().zip(new) {
-            // Infinite boxes of a wild model are the same infinity, and no number is no number.
-            let difference = if a.to_bits() == b.to_bits() { 0.0 } else { (a - b).abs() };
-            if difference.is_nan() || difference > tolerance * a.abs().max(1.0) {
-                return Err(format!("{b} where the source gives {a}"));
-            }
-            largest = largest.max(difference);
-        }
+    for (a, b) in rows.flat_map(|(old, new)| old.iter().zip(new)) {
+        largest = largest.max(difference(*a, *b, tolerance)?);
     }
     Ok(largest)
+}
+
+/// How far two numbers are apart, if not too far: `tolerance` for numbers up to one, relative beyond.
+fn difference(a: f32, b: f32, tolerance: f32) -> std::result::Result<f32, String> {
+    // Infinite boxes of a wild model are the same infinity, and no number is no number.
+    let difference = if a.to_bits() == b.to_bits() { 0.0 } else { (a - b).abs() };
+    if difference.is_nan() || difference > tolerance * a.abs().max(1.0) {
+        return Err(format!("{b} where the source gives {a}"));
+    }
+    Ok(difference)
 }
 
 struct Detection {
     class: f32,
     score: f32,
     bounds: [f32; 4],
+    /// Its mask, where the model gives masks.
+    mask: Vec<f32>,
 }
 
 fn detections(outputs: &BTreeMap<String, AnyTensor>) -> Option<Vec<Detection>> {
@@ -187,9 +196,12 @@ fn detections(outputs: &BTreeMap<String, AnyTensor>) -> Option<Vec<Detection>> {
     let (boxes, scores, classes) =
         (values("detection_boxes")?, values("detection_scores")?, values("detection_classes")?);
     let count = values("num_detections")?.first().map_or(0, |&n| n as usize).min(scores.len());
+    let masks = values("detection_masks").unwrap_or_default();
+    let pixels = masks.len() / scores.len().max(1);
     let found = (0..count).filter_map(|i| {
         let bounds = boxes.get(4 * i..4 * i + 4)?.try_into().ok()?;
-        Some(Detection { class: *classes.get(i)?, score: scores[i], bounds })
+        let mask = masks.get(pixels * i..pixels * (i + 1))?.to_vec();
+        Some(Detection { class: *classes.get(i)?, score: scores[i], bounds, mask })
     });
     // Padding has a score of zero or less.
     Some(found.filter(|d| d.score > 0.0).collect())
@@ -223,6 +235,19 @@ fn match_detections(
                 taken[i] = true;
                 matched += 1;
                 largest = largest.max((other.score - d.score).abs());
+                if other.mask.len() != d.mask.len() {
+                    return Err(format!(
+                        "masks of {} pixels, the source has {}",
+                        other.mask.len(),
+                        d.mask.len()
+                    ));
+                }
+                for (a, b) in d.mask.iter().zip(&other.mask) {
+                    // A mask is cut from where its box lies, which may move by ten times as much.
+                    let apart = difference(*a, *b, 10.0 * TOLERANCE);
+                    let mask = |reason| format!("the mask of the detection of class {}: {reason}", d.class);
+                    largest = largest.max(apart.map_err(mask)?);
+                }
             }
             None if d.score <= last + TOLERANCE => {}
             None => {

@@ -2,6 +2,7 @@
 
 pub mod axis;
 pub mod columns;
+mod extent;
 pub mod flow;
 pub mod grow;
 pub mod locate;

@@ -1,9 +1,10 @@
 //! Operations that move, join or cut axes.
 
 use super::super::axis::{ClassAxis, Fact, Span};
+use super::super::extent::static_size;
 use super::super::flow::{Flow, Pick};
 use super::super::trace::{Element, static_rank};
-use super::{At, Outcome};
+use super::{At, Outcome, choices};
 use crate::error::Result;
 use crate::graph::tensor::{int_attr, ints_attr};
 use crate::graph::{Source, Use};
@@ -46,7 +47,10 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
                 return refuse(flow, at, "a transposition by an order that is no constant");
             };
             // What lies behind the classes now is another product of sizes.
-            let tail = if place + 1 == axis.rank { Some(1) } else { None };
+            let tail = order[place + 1..].iter().try_fold(1usize, |product, &axis| {
+                let axis = usize::try_from(axis).ok()?;
+                product.checked_mul(static_size(flow.view, &flow.found.facts, at.scope, at.source, axis)?)
+            });
             flow.learn(at.scope, at.out(0), Fact::Axis(ClassAxis { axis: place, tail, ..*axis }))?;
             Outcome::Done
         }
@@ -85,6 +89,24 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             }
             Outcome::Done
         }
+        ("Split", 1) => {
+            let along = flow.constants(at.scope, at.edge(0)).and_then(|a| a.first().copied());
+            let parts = usize::try_from(int_attr(node, "num_split").unwrap_or(0)).unwrap_or(0);
+            let Some(along) = along else { return refuse(flow, at, "a split along an unknown axis") };
+            let split = along.rem_euclid(axis.rank as i64) as usize == axis.axis;
+            let outer = match axis.outer {
+                // Groups are dealt out whole.
+                Some(groups) if split && parts > 0 && groups.is_multiple_of(parts) => Some(groups / parts),
+                outer if !split => outer,
+                _ => return refuse(flow, at, "a split that parts the classes"),
+            };
+            let tail =
+                if split || along.rem_euclid(axis.rank as i64) < axis.axis as i64 { axis.tail } else { None };
+            for out in 0..parts {
+                flow.learn(at.scope, at.out(out), Fact::Axis(ClassAxis { outer, tail, ..*axis }))?;
+            }
+            Outcome::Done
+        }
         ("GatherV2", 0) => {
             let along = flow.constants(at.scope, at.edge(2)).and_then(|a| a.first().copied());
             let indices = flow.view.scopes[at.scope].inputs[at.node].get(1).copied();
@@ -95,7 +117,8 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             };
             let along = along.rem_euclid(axis.rank as i64) as usize;
             if along == axis.axis {
-                return refuse(flow, at, "a gather along the class axis");
+                choices::apply(flow, at, axis)?;
+                return Ok(Some(Outcome::Done));
             }
             let shift = if along < axis.axis { rank.saturating_sub(1) } else { 0 };
             moved(flow, at, 0, axis, axis.rank + rank - 1, axis.axis + shift)?
@@ -136,7 +159,9 @@ fn reshape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome>
     let Some(sizes) = flow.elements(at.scope, at.edge(1)) else {
         return later(flow, at, "a reshape to a shape of unknown length");
     };
-    let Some(tail) = axis.tail else { return refuse(flow, at, "a reshape of an axis that is not the last") };
+    let Some(tail) = axis.tail else {
+        return refuse(flow, at, "a reshape of a class axis before axes of unknown size");
+    };
     let stride = axis.inner * tail;
     let columns = axis.columns(flow.growth);
     let rank = sizes.len();
