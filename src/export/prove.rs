@@ -76,6 +76,9 @@ pub struct Kept {
     pub classes: usize,
     /// Old detections from this score on must be found again.
     pub least_score: f32,
+    /// Whether the scores of a row share a sum of one (softmax): new classes then take their part of it, old scores keep
+    /// the proportions among themselves, and which boxes suppress which may change with them.
+    pub shared: bool,
 }
 
 /// Old detections keep their scores within this: the promise to users. Measured differences are below 1e-6 for real
@@ -83,7 +86,8 @@ pub struct Kept {
 pub const SCORE_TOLERANCE: f32 = 1e-4;
 
 /// Runs the source and the trained model on the pictures: raw scores of old classes are the same, and old
-/// detections from a score on are found again. New detections may only take places at the end of the list.
+/// detections from a score on are found again. New detections may only take places at the end of the list. Scores that
+/// share a sum with the new classes' are the old ones times what those leave; detections are not compared then.
 ///
 /// Errors: [`Error::CheckFailed`] with the output and the picture.
 pub fn prove_old_scores(
@@ -103,7 +107,8 @@ pub fn prove_old_scores(
         };
         for (name, values) in before.iter().filter(|(name, _)| name.starts_with("raw_detection_scores")) {
             let (Some(grown), Ok(floats)) = (after.get(name), values.f32()) else { continue };
-            let difference = compare(values, floats, grown, kept.added, SCORE_TOLERANCE)
+            let left = if kept.shared { left_by(grown, values, kept.added) } else { floats.to_vec() };
+            let difference = compare(values, &left, grown, kept.added, SCORE_TOLERANCE)
                 .map_err(|reason| failed(name, reason))?;
             let largest = proof.largest_difference.entry(name.clone()).or_default();
             *largest = largest.max(difference);
@@ -111,6 +116,9 @@ pub fn prove_old_scores(
         let (Some(old), Some(new)) = (detections(&before), detections(&after)) else {
             return Err(failed("detection_*", "boxes, scores, classes or their number are missing".into()));
         };
+        if kept.shared {
+            continue;
+        }
         let full = new.len() >= old.len();
         let last = new.iter().map(|d| d.score).fold(f32::INFINITY, f32::min);
         let new: Vec<Detection> = new.into_iter().filter(|d| d.class <= kept.classes as f32).collect();
@@ -171,6 +179,18 @@ fn compare(
         largest = largest.max(difference(*a, *b, tolerance)?);
     }
     Ok(largest)
+}
+
+/// Old scores times what the last `added` columns of the new ones leave of a sum of one.
+fn left_by(grown: &AnyTensor, old: &AnyTensor, added: usize) -> Vec<f32> {
+    let (Ok(new), Ok(values)) = (grown.f32(), old.f32()) else { return Vec::new() };
+    let columns = old.shape().last().copied().unwrap_or(1).max(1);
+    let rows = values.chunks_exact(columns).zip(new.chunks_exact(columns + added));
+    rows.flat_map(|(old, new)| {
+        let taken: f32 = new[columns..].iter().sum();
+        old.iter().map(move |score| score * (1.0 - taken))
+    })
+    .collect()
 }
 
 /// How far two numbers are apart, if not too far: `tolerance` for numbers up to one, relative beyond.

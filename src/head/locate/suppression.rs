@@ -107,13 +107,14 @@ impl Walk<'_, '_> {
         }
         let (boxes, class_boxes) = self.class_boxes(scope, group, proposals)?;
         for head in &class_boxes {
-            if self.groups_of(head, classes)? != 4 {
+            let numbers = self.groups_of(head, classes)?;
+            if !numbers.is_multiple_of(4) {
                 return Err(not(
                     self.view.describe(head.scope, Source::Node { node: head.conv, out: 0 }),
                     format!("expected 4 channels for the box of each of {classes} classes"),
                 ));
             }
-            let axis = ClassAxis { inner: 4, ..ClassAxis::last(1, 1, false) };
+            let axis = ClassAxis { inner: 4, ..ClassAxis::last(1, numbers / 4, false) };
             layers.insert((head.kernel, head.biases), head.layer(axis, Role::Boxes));
         }
         let masks = self.mask_heads(scope, group)?;

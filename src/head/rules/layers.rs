@@ -94,6 +94,16 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             }
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
         }
+        "ArgMax" | "ArgMin" if at.input == 0 => {
+            let along = flow.constants(at.scope, at.edge(1)).and_then(|a| a.first().copied());
+            if along.map(|a| a.rem_euclid(axis.rank as i64)) != Some(axis.axis as i64) {
+                return Err(flow.not(
+                    at.scope,
+                    at.out(0),
+                    "expected the best of all classes to be looked for".into(),
+                ));
+            }
+        }
         "AddN" => {
             let inputs = flow.view.scopes[at.scope].inputs[at.node].len();
             flow.must_join(at.scope, at.node, 0..inputs);

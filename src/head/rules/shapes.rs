@@ -1,12 +1,14 @@
 //! Operations that move, join or cut axes.
 
+use std::collections::HashSet;
+
 use super::super::axis::{ClassAxis, Fact, Span};
 use super::super::extent::static_size;
 use super::super::flow::{Flow, Pick};
 use super::super::trace::{Element, static_rank};
 use super::{At, Outcome, choices};
 use crate::error::Result;
-use crate::graph::tensor::{int_attr, ints_attr};
+use crate::graph::tensor::{constant, int_attr, ints, ints_attr};
 use crate::graph::{Source, Use};
 
 /// The rule for a class axis at one of these operations; none where the operation is not among them.
@@ -109,6 +111,9 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
         }
         ("GatherV2", 0) => {
             let along = flow.constants(at.scope, at.edge(2)).and_then(|a| a.first().copied());
+            if along.map(|a| a.rem_euclid(axis.rank as i64)) == Some(axis.axis as i64) {
+                return choices::apply(flow, at, axis).map(Some);
+            }
             let indices = flow.view.scopes[at.scope].inputs[at.node].get(1).copied();
             let rank = indices.and_then(|i| static_rank(flow.view, &flow.found.facts, at.scope, i));
             let (Some(along), Some(rank), 0) = (along, rank, flow.attr(at.scope, at.node, "batch_dims", 0))
@@ -116,10 +121,6 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
                 return refuse(flow, at, "a gather of unknown axis or rank");
             };
             let along = along.rem_euclid(axis.rank as i64) as usize;
-            if along == axis.axis {
-                choices::apply(flow, at, axis)?;
-                return Ok(Some(Outcome::Done));
-            }
             let shift = if along < axis.axis { rank.saturating_sub(1) } else { 0 };
             moved(flow, at, 0, axis, axis.rank + rank - 1, axis.axis + shift)?
         }
@@ -180,6 +181,8 @@ fn reshape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome>
                 behind <= stride && stride < behind.saturating_mul(s)
                     || (columns == 1 && s == 1 && place + 1 == rank && stride == 1)
             }
+            // The first axis takes what is left, whatever its size.
+            None if place == 0 && behind <= stride => true,
             None => return later(flow, at, "a reshape whose sizes behind the classes are not constant"),
         };
         if !holds_classes {
@@ -199,6 +202,9 @@ fn reshape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome>
                     return refuse(flow, at, "a reshape that splits the classes");
                 }
                 let span = Span { units: s / columns, background: axis.background };
+                if matches!(sizes[place], Element::Known(_)) {
+                    folded_shape(flow, at, axis)?;
+                }
                 flow.must_grow(at.scope, at.edge(1), place, span);
                 Some(s / unit)
             }
@@ -210,6 +216,39 @@ fn reshape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome>
         return Ok(Outcome::Done);
     }
     refuse(flow, at, "a reshape in which the classes are not found again")
+}
+
+/// A size computed from a constant that is the shape of the reshaped tensor, folded when the model was traced: that
+/// constant grows as its Shape would have.
+fn folded_shape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<()> {
+    let (view, scope) = (flow.view, at.scope);
+    let here = &view.scopes[scope];
+    let Some(size) = axis.size(flow.growth) else { return Ok(()) };
+    let (mut seen, mut stack) = (HashSet::new(), here.inputs[at.node].get(1..2).unwrap_or_default().to_vec());
+    while let Some(source) = stack.pop() {
+        let Source::Node { node, .. } = source else { continue };
+        if !seen.insert(node) {
+            continue;
+        }
+        match &*here.nodes[node].op {
+            "Const" => {
+                let shape = constant(&here.nodes[node]).and_then(ints).unwrap_or_default();
+                if shape.len() == axis.rank && shape[axis.axis] == size as i64 {
+                    let units = axis.outer.unwrap_or(1) * axis.inner;
+                    let span = Span { units, background: axis.background };
+                    for &edge in here.consumers(source) {
+                        flow.change_constant(scope, node, edge, axis.axis, span);
+                    }
+                    let elements = vec![(axis.axis, span)];
+                    flow.learn(scope, source, Fact::Sizes { scalar: false, elements })?;
+                }
+            }
+            "StridedSlice" => stack.extend(here.inputs[node].first()),
+            "Prod" | "Pack" | "ConcatV2" | "Cast" | "Mul" => stack.extend(&here.inputs[node]),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// One class, all but the background, or a cut along other axes.
