@@ -9,7 +9,7 @@ use crate::export::changes::{WeightChanges, list_changes};
 use crate::export::prove::{Kept, prove_old_scores};
 use crate::export::{Proof, Staging, VariableValues, flat, prove, write_model};
 use crate::head::columns::initial;
-use crate::head::{Grown, Init, LayerValues, NewColumns, Understood, grow};
+use crate::head::{Activation, Grown, Init, LayerValues, NewColumns, Understood, grow};
 use crate::pipeline_config;
 use crate::runtime::{ServingModel, SessionConfig};
 use crate::saved_model::SavedModel;
@@ -106,7 +106,8 @@ impl Graft {
     ) -> Result<(Proof, ServingModel)> {
         let written = ServingModel::load(&staging.path().join("saved_model"), session)?;
         let growth = self.grown.growth;
-        let kept = Kept { added: growth.added, classes: growth.classes, least_score: 0.3 };
+        let shared = self.understood.located.activation == Activation::Softmax;
+        let kept = Kept { added: growth.added, classes: growth.classes, least_score: 0.3, shared };
         let proof = match (prove_old_scores(old, &written, pictures, &kept), self.model.dir()) {
             // Flat and loaded graphs run other kernels; a network of wild weights can blow their rounding up. Like is
             // then compared with like, which costs another load.

@@ -77,9 +77,9 @@ pub struct Layer {
     pub biases: String,
     /// Kernel shape [height, width, depth, channels], or [depth, channels].
     pub shape: Vec<usize>,
-    /// What its columns are: `scores`, or `boxes` of four channels a class.
+    /// What its columns are: `scores`, `boxes` of four channels a class, or `masks`.
     pub role: &'static str,
-    /// Groups of columns (anchors).
+    /// Groups of columns (anchors, or bins of position-sensitive layers).
     pub anchors: usize,
     /// Columns of a group, background included. Channel = anchor · columns + column.
     pub columns: usize,
@@ -141,17 +141,18 @@ fn head(understood: &crate::head::Understood) -> Head {
             role: match layer.role {
                 Role::Scores => "scores",
                 Role::Boxes => "boxes",
+                Role::Masks => "masks",
             },
             anchors: layer.axis.outer.unwrap_or(0),
             columns: layer.axis.columns(growth),
             applications: located.bodies.first().map_or(0, |body| {
-                let heads = body.heads.iter().chain(&body.class_boxes);
+                let heads = body.heads.iter().chain(&body.class_boxes).chain(&body.masks);
                 heads.filter(|h| (h.kernel, h.biases) == (at.kernel, at.biases)).count()
             }),
         })
         .collect();
     Head {
-        meta_architecture: located.kind.name(),
+        meta_architecture: located.name(),
         classes: located.classes,
         background: located.background,
         activation: located.activation.name(),

@@ -13,7 +13,15 @@ use tfgraft::data::LabelMap;
 use tfgraft::runtime::{AnyTensor, ServingModel, SessionConfig};
 
 const TOLERANCE: f32 = 1e-5;
-const PAIRS: [&str; 4] = ["tf1_frozen", "tf2_levels", "tf2_shared", "tf2_efficientdet"];
+const PAIRS: [&str; 7] = [
+    "tf1_frozen",
+    "tf2_levels",
+    "tf2_shared",
+    "tf2_efficientdet",
+    "tf1_masks",
+    "tf2_masks",
+    "tf1_position_sensitive",
+];
 
 type Outputs = BTreeMap<String, AnyTensor>;
 
@@ -102,16 +110,36 @@ fn inspect_tells_what_a_model_is() {
         let head = &told["head"];
         assert_eq!(head["classes"], classes, "{name}");
         assert_eq!(head["background"], background, "{name}");
-        assert_eq!(head["activation"], "sigmoid", "{name}");
+        let two_stages = name.contains("mask") || name.contains("position");
+        assert_eq!(head["activation"], if two_stages { "softmax" } else { "sigmoid" }, "{name}");
+        let named = head["meta_architecture"].as_str().unwrap();
+        let expected = if name.contains("mask") {
+            "Mask R-CNN"
+        } else if name.contains("position") {
+            "R-FCN"
+        } else {
+            "SSD"
+        };
+        assert!(named.starts_with(expected), "{name}: {named}");
         assert!(told["exporter"].as_str().unwrap().starts_with(&name[..3].to_uppercase()), "{name}: {told}");
         assert_eq!(told["inputs"].as_object().unwrap().len(), 1, "{name}");
         assert!(told["outputs"]["detection_boxes"]["shape"].is_array(), "{name}");
         for layer in head["layers"].as_array().unwrap() {
             let channels = layer["shape"].as_array().unwrap().last().unwrap().as_u64().unwrap();
-            let product = layer["anchors"].as_u64().unwrap() * layer["columns"].as_u64().unwrap();
+            let (width, knows_background) = match layer["role"].as_str().unwrap() {
+                "scores" => (1, background),
+                "boxes" => (4, false),
+                "masks" => (1, false),
+                role => panic!("{name}: {role}"),
+            };
+            let product = layer["anchors"].as_u64().unwrap() * layer["columns"].as_u64().unwrap() * width;
             assert_eq!(channels, product, "{name}: {layer}");
-            assert_eq!(layer["columns"], classes + usize::from(background), "{name}");
+            assert_eq!(layer["columns"], classes + usize::from(knows_background), "{name}");
         }
+        let roles: Vec<&str> =
+            head["layers"].as_array().unwrap().iter().map(|l| l["role"].as_str().unwrap()).collect();
+        assert_eq!(roles.contains(&"masks"), name.contains("mask"), "{name}: {roles:?}");
+        assert_eq!(roles.contains(&"boxes"), two_stages, "{name}: {roles:?}");
     }
 }
 
@@ -166,7 +194,7 @@ fn growing_twice_is_growing_once() {
     if !common::has_tensorflow() {
         return;
     }
-    for name in ["tf1_frozen", "tf2_levels", "tf2_efficientdet"] {
+    for name in ["tf1_frozen", "tf2_levels", "tf2_efficientdet", "tf2_masks", "tf1_position_sensitive"] {
         let base = common::fixture(&format!("{name}/base"));
         let parent = tempdir().unwrap();
         let [first, twice, once] = ["first", "twice", "once"].map(|n| parent.path().join(n));

@@ -205,3 +205,53 @@ fn nothing_to_suppress_is_no_detector() {
     meta.signature_def.clear();
     assert!(understand(&meta).unwrap_err().to_string().contains("not a detection model"));
 }
+
+/// What a refusal says: the tensor and the reason.
+fn refusal(meta: &pb::MetaGraphDef) -> (String, String) {
+    match understand(meta) {
+        Err(Error::NotUnderstood { tensor, reason }) => (tensor, reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn post_processing_of_other_makers_is_refused_by_name() {
+    for (op, says) in [
+        ("TFLite_Detection_PostProcess", "grow the SavedModel it was converted from"),
+        ("CombinedNonMaxSuppression", "CombinedNonMaxSuppression"),
+    ] {
+        let mut meta = detector(2, true);
+        let nodes = &mut meta.graph_def.as_mut().unwrap().node;
+        let end = nodes.iter().position(|n| n.name == "foreground").unwrap();
+        nodes.truncate(end);
+        nodes.push(node("boxes", "Placeholder", &[]));
+        nodes.push(node("post", op, &["boxes", "scores"]));
+        meta.signature_def.clear();
+        let (_, reason) = refusal(&meta);
+        assert!(reason.contains(says), "{op}: {reason}");
+    }
+}
+
+#[test]
+fn a_head_of_unknown_operations_is_refused_at_the_tensor() {
+    let mut meta = detector(2, true);
+    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
+    nodes.iter_mut().find(|n| n.name == "logits").unwrap().op = "Einsum".into();
+    let (tensor, reason) = refusal(&meta);
+    assert!(tensor.contains("logits"), "{tensor}: {reason}");
+    assert!(reason.contains("unknown operation"), "{reason}");
+}
+
+#[test]
+fn suppression_of_all_classes_at_once_is_refused_at_the_suppression() {
+    let mut meta = detector(2, true);
+    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
+    // The best class of each anchor, then one suppression, as class-agnostic exports do it.
+    for class in 0..2 {
+        let mine = nodes.iter_mut().find(|n| n.name == format!("mine_{class}")).unwrap();
+        *mine = node(&format!("mine_{class}"), "Max", &["foreground", "axis"]);
+    }
+    let (tensor, reason) = refusal(&meta);
+    assert!(tensor.contains("nms_0"), "{tensor}: {reason}");
+    assert!(reason.contains("one non-max suppression per class"), "{reason}");
+}

@@ -121,8 +121,11 @@ fn lines(report: &Report) -> Vec<String> {
             largest.join(", ")
         ),
         format!(
-            "reload             what was written loads as a SavedModel; {} old detections keep their scores",
-            report.old_scores.detections
+            "reload             what was written loads as a SavedModel; {}",
+            match report.old_scores.detections {
+                0 => "old scores are the source's, or their share of the sum".to_owned(),
+                found => format!("{found} old detections keep their scores"),
+            }
         ),
         format!("graph              {} nodes changed, {} added", report.nodes_changed, report.nodes_added),
         format!("weights            {} unchanged bit for bit", report.weights.unchanged),

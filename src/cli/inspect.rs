@@ -51,7 +51,10 @@ fn lines(i: &Inspection) -> Vec<String> {
             if head.background { " and a background column" } else { ", no background column" }
         ));
         lines.push(format!("scores             {}", head.activation));
-        lines.push("boxes              shared by all classes".to_owned());
+        lines.push(format!(
+            "boxes              {}",
+            if head.boxes_per_class { "of each class's own" } else { "shared by all classes" }
+        ));
         for layer in &head.layers {
             let times = if layer.applications > 1 {
                 format!(", on {} feature maps", layer.applications)
@@ -59,8 +62,8 @@ fn lines(i: &Inspection) -> Vec<String> {
                 String::new()
             };
             lines.push(format!(
-                "class layer        {} {:?} = {} anchors × {} columns{times}",
-                layer.kernel, layer.shape, layer.anchors, layer.columns
+                "class layer        {} {:?} = {} × {} columns of {}{times}",
+                layer.kernel, layer.shape, layer.anchors, layer.columns, layer.role
             ));
         }
     }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::data::Picture;
 use crate::error::{Error, Result};
 use crate::runtime::ServingModel;
-use crate::verify::array::{Array, capture};
-use crate::verify::detections::{COUNT, Detections, Rule, match_lists};
+use crate::verify::array::{Array, Values, capture};
+use crate::verify::detections::{COUNT, Detections, Matching, Rule, match_lists};
 use crate::verify::numbers::{self, Tolerance};
 
 /// Old scores move by up to 6e-7 because a wider convolution blocks its sums differently (measured); boxes of the
@@ -45,13 +45,14 @@ pub fn prove(old: &ServingModel, new: &ServingModel, pictures: &[Picture], added
         }
         for (name, before) in &before {
             // Per-detection outputs are compared below, detection by detection: ties may trade places.
-            if name.starts_with("detection_") || name == COUNT {
+            if name.starts_with("detection_") || matches!(&**name, COUNT | "mask_predictions") {
                 continue;
             }
             let Some(after) = after.get(name).filter(|_| before.is_float()) else { continue };
             let difference = near(before, after, added, TOLERANCE).map_err(|reason| failed(name, reason))?;
             proof.raise(name, difference);
         }
+        let masks = before.get(MASKS).zip(after.get(MASKS));
         let (Some(before), Some(after)) = (Detections::of(&before), Detections::of(&after)) else {
             return Err(failed("detection_*", MISSING.into()));
         };
@@ -69,6 +70,12 @@ pub fn prove(old: &ServingModel, new: &ServingModel, pictures: &[Picture], added
         }
         proof.detections += matching.pairs.len();
         proof.raise("detections", matching.score_difference());
+        if let Some((old, new)) = masks {
+            // A mask is cut from where its box lies, which may move by ten times as much as a score.
+            let difference =
+                near_rows(old, new, &matching, 10.0 * TOLERANCE).map_err(|reason| failed(MASKS, reason))?;
+            proof.raise(MASKS, difference);
+        }
     }
     proof.pictures = pictures.len();
     if proof.pictures == 0 {
@@ -86,6 +93,9 @@ pub struct Kept {
     pub classes: usize,
     /// Old detections from this score on must be found again.
     pub least_score: f32,
+    /// Whether the scores of a row share a sum of one (softmax): new classes then take their part of it, old scores keep
+    /// the proportions among themselves, and which boxes suppress which may change with them.
+    pub shared: bool,
 }
 
 /// Old detections keep their scores within this: the promise to users. Measured differences are below 1e-6 for real
@@ -93,7 +103,8 @@ pub struct Kept {
 pub const SCORE_TOLERANCE: f32 = 1e-4;
 
 /// Runs the source and the trained model on the pictures: raw scores of old classes are the same, and old
-/// detections from a score on are found again. New detections may only take places at the end of the list.
+/// detections from a score on are found again. New detections may only take places at the end of the list. Scores that
+/// share a sum with the new classes' are the old ones times what those leave; detections are not compared then.
 ///
 /// Errors: [`Error::CheckFailed`] with the output and the picture.
 pub fn prove_old_scores(
@@ -110,13 +121,17 @@ pub fn prove_old_scores(
         };
         for (name, values) in before.iter().filter(|(name, _)| name.starts_with("raw_detection_scores")) {
             let Some(grown) = after.get(name).filter(|_| values.is_float()) else { continue };
-            let difference =
-                near(values, grown, kept.added, SCORE_TOLERANCE).map_err(|reason| failed(name, reason))?;
+            let left = kept.shared.then(|| left_by(grown, values, kept.added)).flatten();
+            let difference = near(left.as_ref().unwrap_or(values), grown, kept.added, SCORE_TOLERANCE)
+                .map_err(|reason| failed(name, reason))?;
             proof.raise(name, difference);
         }
         let (Some(mut before), Some(after)) = (Detections::of(&before), Detections::of(&after)) else {
             return Err(failed("detection_*", MISSING.into()));
         };
+        if kept.shared {
+            continue;
+        }
         before.rows.retain(|d| d.score >= kept.least_score);
         let matching = match_lists(&before, &after, same(SCORE_TOLERANCE), Some(kept.classes));
         if let Some(d) = matching.lost.first() {
@@ -133,6 +148,7 @@ pub fn prove_old_scores(
     Ok(proof)
 }
 
+const MASKS: &str = "detection_masks";
 const MISSING: &str = "detection boxes, scores, classes or their number are missing";
 
 impl Proof {
@@ -162,6 +178,36 @@ fn near(before: &Array, after: &Array, added: usize, tolerance: f32) -> std::res
         )),
         None => Ok(found.largest as f32),
     }
+}
+
+/// The largest difference over the rows of matched detections.
+fn near_rows(
+    before: &Array,
+    after: &Array,
+    matching: &Matching,
+    tolerance: f32,
+) -> std::result::Result<f32, String> {
+    let old: Vec<usize> = matching.pairs.iter().map(|(a, _)| a.row).collect();
+    let new: Vec<usize> = matching.pairs.iter().map(|(_, b)| b.row).collect();
+    match (before.rows(&old), after.rows(&new)) {
+        (Some(before), Some(after)) => near(&before, &after, 0, tolerance),
+        _ => Err(format!("shape {:?}, the source has {:?}", after.shape, before.shape)),
+    }
+}
+
+/// Old scores times what the last `added` columns of the new ones leave of a sum of one; none where shapes do not fit.
+fn left_by(grown: &Array, old: &Array, added: usize) -> Option<Array> {
+    let (new, values) = (grown.f32()?, old.f32()?);
+    let columns = *old.shape.last()?;
+    if columns == 0 || grown.shape.last() != Some(&(columns + added)) {
+        return None;
+    }
+    let rows = values.chunks_exact(columns).zip(new.chunks_exact(columns + added));
+    let left = rows.flat_map(|(old, new)| {
+        let taken: f32 = new[columns..].iter().sum();
+        old.iter().map(move |score| score * (1.0 - taken))
+    });
+    Some(Array { shape: old.shape.clone(), values: Values::F32(left.collect()) })
 }
 
 /// Pictures to probe with when the user has given none: coloured shapes on gradients, the same every time.

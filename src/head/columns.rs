@@ -101,7 +101,7 @@ pub fn new_columns(wide: &[f32], columns: usize, added: usize) -> Vec<f32> {
 
 /// Starting columns of a layer. `axis` is that of its biases; label ids start at 1, after the background.
 ///
-/// A silent class has the box of its anchor or proposal, unmoved. Errors: [`Error::Usage`] for a class to copy that the
+/// A silent class has the box of its anchor or proposal, unmoved, and a mask of one half. Errors: [`Error::Usage`] for a class to copy that the
 /// model lacks.
 pub fn initial(
     old: &LayerValues,
@@ -117,7 +117,7 @@ pub fn initial(
     let mut random = Normal::new(seed);
     let (silent, first) = match role {
         Role::Scores => (SILENT_BIAS, RANDOM_BIAS),
-        Role::Boxes => (0.0, 0.0),
+        Role::Boxes | Role::Masks => (0.0, 0.0),
     };
     let mut kernel = vec![0.0; rows * outer * added * inner];
     let mut biases = vec![silent; outer * added * inner];

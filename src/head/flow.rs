@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::axis::{ClassAxis, Fact, Growth, Span};
 use super::locate::{Located, Root};
+use super::repeat;
 use super::rules::{self, Outcome};
 use super::trace::{self, Element, Facts};
 use super::variables::{Variables, bound_arguments};
@@ -110,7 +111,7 @@ pub fn follow(
             flow.seed(root, ClassAxis { rank, axis: rank - 1, ..layer.axis }, variables, &bound)?;
         }
     }
-    flow.run()?;
+    flow.settle()?;
     flow.finish()
 }
 
@@ -197,6 +198,43 @@ impl Flow<'_, '_> {
                 Some(error) if self.found.facts.len() == known && self.queue.is_empty() => return Err(error),
                 None if self.queue.is_empty() => return Ok(()),
                 _ => {}
+            }
+        }
+    }
+
+    /// Runs, explains what meets a class axis without having one, and runs again until nothing new comes.
+    fn settle(&mut self) -> Result<()> {
+        loop {
+            self.run()?;
+            let known = self.found.facts.len();
+            for (scope, node, inputs) in self.together.clone() {
+                let fact = |source: &Source| self.found.facts.get(&(scope, *source));
+                let sources = &self.view.scopes[scope].inputs[node];
+                let axis = sources.iter().find_map(|s| match fact(s) {
+                    Some(Fact::Axis(axis)) => Some(*axis),
+                    _ => None,
+                });
+                let bare: Vec<Source> = inputs
+                    .iter()
+                    .filter_map(|&i| sources.get(i))
+                    .filter(|s| fact(s).is_none())
+                    .copied()
+                    .collect();
+                for source in bare {
+                    if let Some(axis) = &axis {
+                        repeat::explain(self, scope, source, axis)?;
+                    }
+                }
+            }
+            for scope in self.found.picks.iter().map(|p| p.scope).collect::<BTreeSet<_>>() {
+                for (node, _) in
+                    self.view.scopes[scope].nodes.iter().enumerate().filter(|(_, n)| n.op == "Unpack")
+                {
+                    repeat::unpacked(self, scope, node)?;
+                }
+            }
+            if self.found.facts.len() == known {
+                return Ok(());
             }
         }
     }

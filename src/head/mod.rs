@@ -2,10 +2,12 @@
 
 pub mod axis;
 pub mod columns;
+mod extent;
 pub mod flow;
 pub mod grow;
 pub mod locate;
 mod metadata;
+mod repeat;
 mod rules;
 pub mod trace;
 pub mod unroll;

@@ -133,7 +133,18 @@ fn trace(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use, depth: us
             vec![product.map_or(Element::Other, Element::Known)]
         }
         "Reshape" => recurse(input(0))?,
-        "Shape" => vec![Element::Other; static_rank(view, facts, scope, *here.inputs[node].first()?)?],
+        "Shape" => {
+            let &shaped = here.inputs[node].first()?;
+            let mut sizes = vec![Element::Other; static_rank(view, facts, scope, shaped)?];
+            // The one axis behind the classes has the size of all that is behind them.
+            if let Some(&Fact::Axis(ClassAxis { rank, axis, tail: Some(tail), .. })) =
+                facts.get(&(scope, shaped))
+                && axis + 2 == rank
+            {
+                *sizes.last_mut()? = Element::Known(i64::try_from(tail).ok()?);
+            }
+            sizes
+        }
         _ => match facts.get(&(scope, source)) {
             Some(Fact::Sizes { scalar: true, .. }) => vec![Element::Other],
             // A scalar made by arithmetic: one element of unknown value.

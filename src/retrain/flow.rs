@@ -75,7 +75,7 @@ pub fn retrain(
             tensor: "the class scores".into(),
             reason: format!(
                 "{} with {} scores can be grown, but this version does not train its new columns",
-                located.kind.name(),
+                located.name(),
                 located.activation.name()
             ),
         });

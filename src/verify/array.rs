@@ -52,6 +52,34 @@ macro_rules! each {
 pub type Outputs = BTreeMap<String, Array>;
 
 impl Array {
+    /// The given rows of an array `[1, rows, …]` as `[given, …]`.
+    pub fn rows(&self, chosen: &[usize]) -> Option<Self> {
+        let (&[1, count], rest) = self.shape.split_first_chunk::<2>()? else { return None };
+        let size: usize = rest.iter().product();
+        if chosen.iter().any(|&row| row >= count) {
+            return None;
+        }
+        macro_rules! take {
+            ($variant:ident, $values:expr) => {
+                Values::$variant(
+                    chosen
+                        .iter()
+                        .flat_map(|row| $values[row * size..(row + 1) * size].iter().copied())
+                        .collect(),
+                )
+            };
+        }
+        let values = match &self.values {
+            Values::F32(v) => take!(F32, v),
+            Values::F64(v) => take!(F64, v),
+            Values::I32(v) => take!(I32, v),
+            Values::I64(v) => take!(I64, v),
+            Values::U8(v) => take!(U8, v),
+            Values::Bool(v) => take!(Bool, v),
+        };
+        Some(Self { shape: [&[chosen.len()], rest].concat(), values })
+    }
+
     /// A copy of a tensor; `None` for strings, which cannot be read.
     pub fn of(tensor: &AnyTensor) -> Option<Self> {
         let values = match tensor {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::array::{Array, Outputs, Values};
+use super::array::{Array, Outputs};
 use super::detections::{self, BOXES, CLASSES, COUNT, Detections, Matching, Rule, SCORES, match_lists};
 use super::numbers::{Difference, Tolerance, Worst, compare};
 
@@ -177,7 +177,7 @@ impl Judge {
                         matching.pairs.iter().map(|(a, _)| a.row).collect(),
                         matching.pairs.iter().map(|(_, b)| b.row).collect(),
                     ];
-                    match (rows(want, &old), rows(have, &new)) {
+                    match (want.rows(&old), have.rows(&new)) {
                         (Some(want), Some(have)) => {
                             compare(&want, &have, added, tolerance).map(|d| (d, Some(want)))
                         }
@@ -280,31 +280,6 @@ impl Verdict {
 /// `[1, capacity, …]`: a row for each detection.
 fn per_detection(name: &str, array: &Array, capacity: usize) -> bool {
     name.starts_with("detection_") && array.shape.len() >= 2 && array.shape[..2] == [1, capacity]
-}
-
-/// The given rows of an array `[1, rows, …]` as `[given, …]`.
-fn rows(array: &Array, chosen: &[usize]) -> Option<Array> {
-    let (&[1, count], rest) = array.shape.split_first_chunk::<2>()? else { return None };
-    let size: usize = rest.iter().product();
-    if chosen.iter().any(|&row| row >= count) {
-        return None;
-    }
-    macro_rules! take {
-        ($variant:ident, $values:expr) => {
-            Values::$variant(
-                chosen.iter().flat_map(|row| $values[row * size..(row + 1) * size].iter().copied()).collect(),
-            )
-        };
-    }
-    let values = match &array.values {
-        Values::F32(v) => take!(F32, v),
-        Values::F64(v) => take!(F64, v),
-        Values::I32(v) => take!(I32, v),
-        Values::I64(v) => take!(I64, v),
-        Values::U8(v) => take!(U8, v),
-        Values::Bool(v) => take!(Bool, v),
-    };
-    Some(Array { shape: [&[chosen.len()], rest].concat(), values })
 }
 
 /// Two digits, never less than the number: what is printed must pass.

@@ -45,11 +45,12 @@ impl Walk<'_, '_> {
         };
         let &all = here.inputs[unpack].first().ok_or_else(|| self.odd(scope, unpack))?;
         let mut heads = Vec::new();
-        // The proposals are decoded from boxes, too, by layers that no proposal reaches.
-        for (scope, node) in self.box_heads(scope, all) {
-            if self.depends_on(scope, Source::Node { node, out: 0 }, proposals) {
-                heads.push(self.head(scope, node)?);
-            }
+        // The proposals, too, are decoded from boxes, and ranked by scores: those layers are the first stage's. Layers of
+        // the second need not read the proposals themselves (R-FCN cuts them from what is computed for the picture).
+        let first_stage = proposals.by_class.values().map(|s| s.boxes).chain([proposals.scores]);
+        let first_stage = self.layers_behind(scope, first_stage);
+        for (scope, node) in self.layers_behind(scope, [all]).difference(&first_stage) {
+            heads.push(self.head(*scope, *node)?);
         }
         if heads.is_empty() {
             return Err(not(
@@ -83,10 +84,15 @@ impl Walk<'_, '_> {
         source
     }
 
-    /// The last layers before the decoded boxes. Shapes are not followed: anchors may be made from those of the backbone.
-    pub(super) fn box_heads(&self, scope: usize, boxes: Source) -> Vec<(usize, usize)> {
+    /// The last layers before these tensors, as BiasAdd nodes. Shapes are not followed: anchors may be made from those of
+    /// the backbone.
+    pub(super) fn layers_behind(
+        &self,
+        scope: usize,
+        tensors: impl IntoIterator<Item = Source>,
+    ) -> BTreeSet<(usize, usize)> {
         let (mut seen, mut found) = (HashSet::new(), BTreeSet::new());
-        let mut stack = vec![(scope, boxes)];
+        let mut stack: Vec<(usize, Source)> = tensors.into_iter().map(|tensor| (scope, tensor)).collect();
         while let Some((scope, source)) = stack.pop() {
             let (scope, source) = self.view.origin(scope, source);
             let Source::Node { node, .. } = source else { continue };
@@ -102,6 +108,6 @@ impl Walk<'_, '_> {
                 _ => stack.extend(here.inputs[node].iter().map(|&input| (scope, input))),
             }
         }
-        found.into_iter().collect()
+        found
     }
 }

@@ -41,7 +41,14 @@ impl Walk<'_, '_> {
             classes,
             background: false,
             activation: Activation::Sigmoid,
-            bodies: vec![Body { scope, heads, class_boxes: Vec::new(), boxes: None, box_heads: Vec::new() }],
+            bodies: vec![Body {
+                scope,
+                heads,
+                class_boxes: Vec::new(),
+                masks: Vec::new(),
+                boxes: None,
+                box_heads: Vec::new(),
+            }],
             layers: vec![layer],
         })
     }

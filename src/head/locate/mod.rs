@@ -6,10 +6,12 @@
 //! | `scores.rs` | from scores back to the class layers |
 //! | `suppression.rs` | detectors with one non-max suppression per class: single-stage and two-stage |
 //! | `boxes.rs` | decoded boxes and the layers that make them |
+//! | `masks.rs` | the layer of masks from which each detection takes its class's |
 //! | `heatmap.rs` | detectors that rank the peaks of a heatmap: CenterNet |
 
 mod boxes;
 mod heatmap;
+mod masks;
 mod scores;
 mod suppression;
 mod walk;
@@ -83,6 +85,8 @@ pub enum Role {
     Scores,
     /// Four numbers for each class: the encoding of its own box.
     Boxes,
+    /// A number for each class: the logit of its mask at a pixel.
+    Masks,
 }
 
 /// A layer with a class axis, once, however often it is applied.
@@ -128,6 +132,8 @@ pub struct Body {
     pub heads: Vec<Head>,
     /// Layers of boxes of each class's own.
     pub class_boxes: Vec<Head>,
+    /// Layers of masks of each class's own.
+    pub masks: Vec<Head>,
     /// Decoded boxes, as non-max suppression's input is cut from them: [.., anchors, 4]; none without suppression.
     pub boxes: Option<Source>,
     /// The box layers' BiasAdd nodes, as (scope, node).
@@ -188,6 +194,17 @@ impl Head {
 }
 
 impl Located {
+    /// What to call the detector.
+    pub fn name(&self) -> &'static str {
+        let masks = self.layers.iter().any(|l| l.role == Role::Masks);
+        let bins = self.layers.iter().any(|l| l.role == Role::Scores && l.axis.outer != Some(1));
+        match self.kind {
+            Kind::TwoStage if masks => "Mask R-CNN (two stages, a mask for each class and detection)",
+            Kind::TwoStage if bins => "R-FCN (two stages, position-sensitive scores and boxes)",
+            kind => kind.name(),
+        }
+    }
+
     /// Columns of one anchor: classes and background.
     pub fn columns(&self) -> usize {
         self.classes + usize::from(self.background)

@@ -58,7 +58,15 @@ impl Walk<'_, '_> {
             // Logits are scaled by a constant (post_processing.logit_scale).
             "Mul" | "RealDiv" => follow(self, &self.without_constants(scope, inputs)),
             "ConcatV2" => follow(self, &inputs[..inputs.len().saturating_sub(1)]),
-            "Pack" | "Merge" => follow(self, &inputs.clone()),
+            "Pack" | "Merge" | "AddN" => follow(self, &inputs.clone()),
+            // Position-sensitive scores: one part of the channels for each bin of a proposal, cut out and averaged.
+            "Split" => follow(self, inputs.get(1..2).unwrap_or_default()),
+            "CropAndResize" | "Mean" => follow(self, inputs.get(..1).unwrap_or_default()),
+            // An array that a loop fills; what it was before the loop holds nothing.
+            "TensorArrayGatherV3" | "TensorArrayWriteV3" => {
+                follow(self, inputs.get(2..3).unwrap_or_default())
+            }
+            "TensorArrayV3" => Ok(()),
             "TensorArrayReadV3" => {
                 let flow = *inputs.get(2).ok_or_else(|| self.odd(scope, node))?;
                 let (s, flow) = self.view.origin(scope, flow);

@@ -107,23 +107,42 @@ impl Walk<'_, '_> {
         }
         let (boxes, class_boxes) = self.class_boxes(scope, group, proposals)?;
         for head in &class_boxes {
-            if self.groups_of(head, classes)? != 4 {
+            let numbers = self.groups_of(head, classes)?;
+            if !numbers.is_multiple_of(4) {
                 return Err(not(
                     self.view.describe(head.scope, Source::Node { node: head.conv, out: 0 }),
                     format!("expected 4 channels for the box of each of {classes} classes"),
                 ));
             }
-            let axis = ClassAxis { inner: 4, ..ClassAxis::last(1, 1, false) };
+            let axis = ClassAxis { inner: 4, ..ClassAxis::last(1, numbers / 4, false) };
             layers.insert((head.kernel, head.biases), head.layer(axis, Role::Boxes));
         }
+        let masks = self.mask_heads(scope, group)?;
+        for head in &masks {
+            if self.groups_of(head, classes)? != 1 {
+                return Err(not(
+                    self.view.describe(head.scope, Source::Node { node: head.conv, out: 0 }),
+                    format!("expected one mask for each of {classes} classes"),
+                ));
+            }
+            let axis = ClassAxis::last(1, 1, false);
+            layers.insert((head.kernel, head.biases), head.layer(axis, Role::Masks));
+        }
         let boxes = self.decoded_boxes(scope, boxes);
-        let box_heads = self.box_heads(scope, boxes);
+        let box_heads = self.layers_behind(scope, [boxes]).into_iter().collect();
         Ok(Located {
             kind,
             classes,
             background: trail.background,
             activation,
-            bodies: vec![Body { scope, heads: trail.heads, class_boxes, boxes: Some(boxes), box_heads }],
+            bodies: vec![Body {
+                scope,
+                heads: trail.heads,
+                class_boxes,
+                masks,
+                boxes: Some(boxes),
+                box_heads,
+            }],
             layers: layers.into_values().collect(),
         })
     }

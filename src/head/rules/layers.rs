@@ -1,5 +1,7 @@
 //! Convolutions, biases, element-wise operations and reductions.
 
+use std::collections::BTreeSet;
+
 use super::super::axis::{ClassAxis, Fact};
 use super::super::flow::Flow;
 use super::super::trace::{is_new_axis, static_rank};
@@ -72,6 +74,10 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             // The sizes of the other axes may change.
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
         }
+        // Crops of other heights and widths, the same channels.
+        "CropAndResize" if at.input == 0 && axis.axis == 3 => {
+            flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
+        }
         "FakeQuantWithMinMaxVars" | "FakeQuantWithMinMaxArgs" if at.input == 0 => {
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
         }
@@ -88,6 +94,21 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             }
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
         }
+        "ArgMax" | "ArgMin" if at.input == 0 => {
+            let along = flow.constants(at.scope, at.edge(1)).and_then(|a| a.first().copied());
+            if along.map(|a| a.rem_euclid(axis.rank as i64)) != Some(axis.axis as i64) {
+                return Err(flow.not(
+                    at.scope,
+                    at.out(0),
+                    "expected the best of all classes to be looked for".into(),
+                ));
+            }
+        }
+        "AddN" => {
+            let inputs = flow.view.scopes[at.scope].inputs[at.node].len();
+            flow.must_join(at.scope, at.node, 0..inputs);
+            flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
+        }
         "Select" | "SelectV2" if at.input > 0 => {
             flow.must_join(at.scope, at.node, [1, 2]);
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
@@ -100,13 +121,16 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
                     "a reduction over axes that are no constant".into(),
                 ));
             };
-            let over_classes = axes.iter().any(|&a| a.rem_euclid(axis.rank as i64) == axis.axis as i64);
-            if !over_classes {
-                return Err(flow.not(
-                    at.scope,
-                    at.out(0),
-                    "a reduction that keeps the class axis has no rule".into(),
-                ));
+            let axes: BTreeSet<usize> =
+                axes.iter().map(|&a| a.rem_euclid(axis.rank as i64) as usize).collect();
+            if !axes.contains(&axis.axis) {
+                let kept = bool_attr(node, "keep_dims") == Some(true);
+                let lost = |before: usize| if kept { 0 } else { axes.range(..before).count() };
+                let (rank, place) = (axis.rank - lost(axis.rank), axis.axis - lost(axis.axis));
+                // What is reduced behind the classes is no longer there.
+                let tail = if axes.range(axis.axis..).next().is_none() { axis.tail } else { None };
+                let tail = if place + 1 == rank { Some(1) } else { tail };
+                flow.learn(at.scope, at.out(0), Fact::Axis(ClassAxis { rank, axis: place, tail, ..*axis }))?;
             }
         }
         _ => return Ok(None),

@@ -7,8 +7,10 @@
 //! | `arrays.rs` | TensorArrays |
 //! | `sizes.rs` | integers that hold sizes |
 //! | `indices.rs` | choosing the best of all positions and classes, and what is computed from their indices |
+//! | `choices.rs` | every detection takes one of its classes |
 
 mod arrays;
+mod choices;
 mod indices;
 mod layers;
 mod shapes;

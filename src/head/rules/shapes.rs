@@ -1,11 +1,14 @@
 //! Operations that move, join or cut axes.
 
+use std::collections::HashSet;
+
 use super::super::axis::{ClassAxis, Fact, Span};
+use super::super::extent::static_size;
 use super::super::flow::{Flow, Pick};
 use super::super::trace::{Element, static_rank};
-use super::{At, Outcome};
+use super::{At, Outcome, choices};
 use crate::error::Result;
-use crate::graph::tensor::{int_attr, ints_attr};
+use crate::graph::tensor::{constant, int_attr, ints, ints_attr};
 use crate::graph::{Source, Use};
 
 /// The rule for a class axis at one of these operations; none where the operation is not among them.
@@ -46,7 +49,10 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
                 return refuse(flow, at, "a transposition by an order that is no constant");
             };
             // What lies behind the classes now is another product of sizes.
-            let tail = if place + 1 == axis.rank { Some(1) } else { None };
+            let tail = order[place + 1..].iter().try_fold(1usize, |product, &axis| {
+                let axis = usize::try_from(axis).ok()?;
+                product.checked_mul(static_size(flow.view, &flow.found.facts, at.scope, at.source, axis)?)
+            });
             flow.learn(at.scope, at.out(0), Fact::Axis(ClassAxis { axis: place, tail, ..*axis }))?;
             Outcome::Done
         }
@@ -85,8 +91,29 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             }
             Outcome::Done
         }
+        ("Split", 1) => {
+            let along = flow.constants(at.scope, at.edge(0)).and_then(|a| a.first().copied());
+            let parts = usize::try_from(int_attr(node, "num_split").unwrap_or(0)).unwrap_or(0);
+            let Some(along) = along else { return refuse(flow, at, "a split along an unknown axis") };
+            let split = along.rem_euclid(axis.rank as i64) as usize == axis.axis;
+            let outer = match axis.outer {
+                // Groups are dealt out whole.
+                Some(groups) if split && parts > 0 && groups.is_multiple_of(parts) => Some(groups / parts),
+                outer if !split => outer,
+                _ => return refuse(flow, at, "a split that parts the classes"),
+            };
+            let tail =
+                if split || along.rem_euclid(axis.rank as i64) < axis.axis as i64 { axis.tail } else { None };
+            for out in 0..parts {
+                flow.learn(at.scope, at.out(out), Fact::Axis(ClassAxis { outer, tail, ..*axis }))?;
+            }
+            Outcome::Done
+        }
         ("GatherV2", 0) => {
             let along = flow.constants(at.scope, at.edge(2)).and_then(|a| a.first().copied());
+            if along.map(|a| a.rem_euclid(axis.rank as i64)) == Some(axis.axis as i64) {
+                return choices::apply(flow, at, axis).map(Some);
+            }
             let indices = flow.view.scopes[at.scope].inputs[at.node].get(1).copied();
             let rank = indices.and_then(|i| static_rank(flow.view, &flow.found.facts, at.scope, i));
             let (Some(along), Some(rank), 0) = (along, rank, flow.attr(at.scope, at.node, "batch_dims", 0))
@@ -94,9 +121,6 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
                 return refuse(flow, at, "a gather of unknown axis or rank");
             };
             let along = along.rem_euclid(axis.rank as i64) as usize;
-            if along == axis.axis {
-                return refuse(flow, at, "a gather along the class axis");
-            }
             let shift = if along < axis.axis { rank.saturating_sub(1) } else { 0 };
             moved(flow, at, 0, axis, axis.rank + rank - 1, axis.axis + shift)?
         }
@@ -136,7 +160,9 @@ fn reshape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome>
     let Some(sizes) = flow.elements(at.scope, at.edge(1)) else {
         return later(flow, at, "a reshape to a shape of unknown length");
     };
-    let Some(tail) = axis.tail else { return refuse(flow, at, "a reshape of an axis that is not the last") };
+    let Some(tail) = axis.tail else {
+        return refuse(flow, at, "a reshape of a class axis before axes of unknown size");
+    };
     let stride = axis.inner * tail;
     let columns = axis.columns(flow.growth);
     let rank = sizes.len();
@@ -155,6 +181,8 @@ fn reshape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome>
                 behind <= stride && stride < behind.saturating_mul(s)
                     || (columns == 1 && s == 1 && place + 1 == rank && stride == 1)
             }
+            // The first axis takes what is left, whatever its size.
+            None if place == 0 && behind <= stride => true,
             None => return later(flow, at, "a reshape whose sizes behind the classes are not constant"),
         };
         if !holds_classes {
@@ -174,6 +202,9 @@ fn reshape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome>
                     return refuse(flow, at, "a reshape that splits the classes");
                 }
                 let span = Span { units: s / columns, background: axis.background };
+                if matches!(sizes[place], Element::Known(_)) {
+                    folded_shape(flow, at, axis)?;
+                }
                 flow.must_grow(at.scope, at.edge(1), place, span);
                 Some(s / unit)
             }
@@ -185,6 +216,39 @@ fn reshape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcome>
         return Ok(Outcome::Done);
     }
     refuse(flow, at, "a reshape in which the classes are not found again")
+}
+
+/// A size computed from a constant that is the shape of the reshaped tensor, folded when the model was traced: that
+/// constant grows as its Shape would have.
+fn folded_shape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<()> {
+    let (view, scope) = (flow.view, at.scope);
+    let here = &view.scopes[scope];
+    let Some(size) = axis.size(flow.growth) else { return Ok(()) };
+    let (mut seen, mut stack) = (HashSet::new(), here.inputs[at.node].get(1..2).unwrap_or_default().to_vec());
+    while let Some(source) = stack.pop() {
+        let Source::Node { node, .. } = source else { continue };
+        if !seen.insert(node) {
+            continue;
+        }
+        match &*here.nodes[node].op {
+            "Const" => {
+                let shape = constant(&here.nodes[node]).and_then(ints).unwrap_or_default();
+                if shape.len() == axis.rank && shape[axis.axis] == size as i64 {
+                    let units = axis.outer.unwrap_or(1) * axis.inner;
+                    let span = Span { units, background: axis.background };
+                    for &edge in here.consumers(source) {
+                        flow.change_constant(scope, node, edge, axis.axis, span);
+                    }
+                    let elements = vec![(axis.axis, span)];
+                    flow.learn(scope, source, Fact::Sizes { scalar: false, elements })?;
+                }
+            }
+            "StridedSlice" => stack.extend(here.inputs[node].first()),
+            "Prod" | "Pack" | "ConcatV2" | "Cast" | "Mul" => stack.extend(&here.inputs[node]),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// One class, all but the background, or a cut along other axes.

@@ -49,6 +49,25 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, scalar: bool, elements: &[(usize, 
             }
             flow.learn(at.scope, at.out(0), Fact::Sizes { scalar: false, elements: joined })?;
         }
+        // Times a number it is a size of more units; times anything else it follows at run time.
+        ("Mul", _) => {
+            let other = flow.elements(at.scope, at.edge(1 - at.input.min(1)));
+            let number = other.filter(|e| e.len() == 1).and_then(|e| usize::try_from(e[0].value()?).ok());
+            if let (&[(0, span)], Some(number)) = (elements, number) {
+                let span = Span { units: span.units * number, ..span };
+                flow.learn(at.scope, at.out(0), Fact::Sizes { scalar: true, elements: vec![(0, span)] })?;
+            }
+        }
+        ("Prod", 0) => {
+            let others = flow.elements(at.scope, at.edge(0)).and_then(|all| {
+                let fixed = all.iter().filter(|e| !matches!(e, Element::Grows(_)));
+                fixed.map(|e| usize::try_from(e.value()?).ok()).product::<Option<usize>>()
+            });
+            if let (&[(_, span)], Some(others)) = (elements, others) {
+                let span = Span { units: span.units * others, ..span };
+                flow.learn(at.scope, at.out(0), Fact::Sizes { scalar: true, elements: vec![(0, span)] })?;
+            }
+        }
         ("Sub", _) => {
             let Some(span) = same(flow, at, elements)? else { return differs(flow, at) };
             let zero = Span { units: 0, background: span.background };

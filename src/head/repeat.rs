@@ -1,0 +1,137 @@
+//! Tensors that are the same for all classes and are repeated for each before they meet one with a class axis: the
+//! proposals, against which every class's boxes are decoded.
+
+use std::collections::HashSet;
+
+use super::axis::{ClassAxis, Fact, Span};
+use super::flow::Flow;
+use crate::error::Result;
+use crate::graph::{Source, Use};
+
+/// Looks behind a tensor that must have a class axis like `joined`, and has none, for the Tile that gives it one.
+///
+/// What is learned there is followed forward like any other fact: where it does not arrive with the very axis that it is
+/// joined with, the model is refused.
+pub(super) fn explain(
+    flow: &mut Flow<'_, '_>,
+    scope: usize,
+    source: Source,
+    joined: &ClassAxis,
+) -> Result<()> {
+    let here = &flow.view.scopes[scope];
+    let (mut seen, mut stack) = (HashSet::new(), vec![source]);
+    while let Some(source) = stack.pop() {
+        let Source::Node { node, .. } = source else { continue };
+        if !seen.insert(node) || flow.found.facts.contains_key(&(scope, source)) {
+            continue;
+        }
+        match &*here.nodes[node].op {
+            "Tile" => repeated(flow, scope, node, joined)?,
+            "Reshape" | "Transpose" | "Unpack" | "Identity" | "Cast" | "ExpandDims" | "Squeeze" => {
+                stack.extend(here.inputs[node].first());
+            }
+            "Add" | "AddV2" | "Sub" | "Mul" | "RealDiv" | "Exp" | "Pack" => stack.extend(&here.inputs[node]),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A Tile that repeats along one axis, as often as there are classes.
+fn repeated(flow: &mut Flow<'_, '_>, scope: usize, tile: usize, joined: &ClassAxis) -> Result<()> {
+    let times = Use { node: tile, input: 1 };
+    let Some(multiples) = flow.constants(scope, times) else { return Ok(()) };
+    let columns = joined.columns(flow.growth) as i64;
+    let place = match multiples.iter().position(|&m| m != 1) {
+        Some(place) if multiples[place] == columns && multiples[place + 1..].iter().all(|&m| m == 1) => place,
+        // With one class nothing is repeated yet: the axis is the one that is made to be repeated along.
+        None if columns == 1 => match new_axis(flow, scope, tile, multiples.len()) {
+            Some(place) => place,
+            None => return Ok(()),
+        },
+        _ => return Ok(()),
+    };
+    let rank = multiples.len();
+    let tail = match rank - place {
+        1 => Some(1),
+        2 => flow.last_size(scope, Use { node: tile, input: 0 }).or_else(|| reshaped_last(flow, scope, tile)),
+        _ => None,
+    };
+    let axis = ClassAxis {
+        rank,
+        axis: place,
+        outer: Some(1),
+        inner: 1,
+        tail: tail.and_then(|t| usize::try_from(t).ok()),
+        background: joined.background,
+    };
+    flow.must_grow(scope, times, place, Span { units: 1, background: joined.background });
+    flow.learn(scope, Source::Node { node: tile, out: 0 }, Fact::Axis(axis))
+}
+
+/// Looks behind an Unpack into one tensor for each class that no class axis reaches: it takes a tensor apart that is filled
+/// with the same for all classes (masks, where a model of boxes has none to suppress).
+///
+/// With one class such an Unpack cannot be told from others, and all new classes may read its only output.
+pub(super) fn unpacked(flow: &mut Flow<'_, '_>, scope: usize, unpack: usize) -> Result<()> {
+    let here = &flow.view.scopes[scope];
+    let classes = flow.growth.classes;
+    let along = |node: usize| usize::try_from(flow.attr(scope, node, "axis", 0)).ok();
+    if classes == 1 || flow.attr(scope, unpack, "num", 0) != classes as i64 {
+        return Ok(());
+    }
+    let (Some(mut axis), Some(&source)) = (along(unpack), here.inputs[unpack].first()) else { return Ok(()) };
+    let mut source = source;
+    for _ in 0..10 {
+        let Source::Node { node, .. } = source else { return Ok(()) };
+        if flow.found.facts.contains_key(&(scope, source)) {
+            return Ok(());
+        }
+        match &*here.nodes[node].op {
+            "Reshape" | "Slice" | "Identity" => {}
+            "Unpack" => match along(node) {
+                Some(taken) => axis += usize::from(taken <= axis),
+                None => return Ok(()),
+            },
+            "Fill" => {
+                let dims = Use { node, input: 0 };
+                let sizes = flow.elements(scope, dims).unwrap_or_default();
+                if sizes.get(axis).and_then(|e| e.value()) != Some(classes as i64) {
+                    return Ok(());
+                }
+                let behind = sizes[axis + 1..].iter();
+                let tail = behind.map(|e| usize::try_from(e.value()?).ok()).product::<Option<usize>>();
+                let rank = sizes.len();
+                let fact = ClassAxis { rank, axis, outer: Some(1), inner: 1, tail, background: false };
+                flow.must_grow(scope, dims, axis, Span { units: 1, background: false });
+                return flow.learn(scope, source, Fact::Axis(fact));
+            }
+            _ => return Ok(()),
+        }
+        match here.inputs[node].first() {
+            Some(&input) => source = input,
+            None => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// The axis that an ExpandDims has just made.
+fn new_axis(flow: &Flow<'_, '_>, scope: usize, tile: usize, rank: usize) -> Option<usize> {
+    let here = &flow.view.scopes[scope];
+    let &Source::Node { node, .. } = here.inputs[tile].first()? else { return None };
+    let dim = *flow.constants(scope, Use { node, input: 1 })?.first()?;
+    (here.nodes[node].op == "ExpandDims").then(|| dim.rem_euclid(rank as i64) as usize)
+}
+
+/// The last size of the shape into which a tensor is brought, rows being what is left: a tensor that is joined with
+/// another, row by row, has rows of that size.
+fn reshaped_last(flow: &Flow<'_, '_>, scope: usize, tile: usize) -> Option<i64> {
+    let here = &flow.view.scopes[scope];
+    let reshape =
+        here.node_consumers(tile).iter().find(|e| here.nodes[e.node].op == "Reshape" && e.input == 0)?;
+    match flow.constants(scope, Use { node: reshape.node, input: 1 })?[..] {
+        [-1, last] if last > 0 => Some(last),
+        _ => None,
+    }
+}
