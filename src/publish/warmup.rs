@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_bytes_are_those_of_servings_own_messages() {
-        // Python: PredictionLog(predict_log=PredictLog(request=PredictRequest(model_spec=ModelSpec(name="m",
+        // Python, tensorflow-serving-api 2.15.1: PredictionLog(predict_log=PredictLog(request=PredictRequest(model_spec=ModelSpec(name="m",
         // signature_name="serving_default"), inputs={"x": tf.make_tensor_proto(…uint8, shape [1, 1, 1, 3])})))
         let info = pb::TensorInfo { dtype: DataType::DtUint8.into(), ..Default::default() };
         let picture = Picture { width: 1, height: 1, rgb: vec![7, 8, 9] };

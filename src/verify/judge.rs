@@ -30,9 +30,9 @@ pub enum Kind {
 
 /// What fits an output where nobody said otherwise.
 ///
-/// Measured with the fixtures and a COCO model: other thread counts move raw scores and boxes by less than 1e-6; a change
-/// of 1e-3 in one weight of a class layer moves some score by 1e-5 and more.
-pub const CLOSE: Tolerance = Tolerance { rtol: 1e-5, atol: 2e-6 };
+/// Measured on the COCO model of the tests' shared folder: one thread against two moves raw scores and boxes by at most
+/// 2.7e-7; a change of 1e-3 in one weight of a class layer moves its scores by up to 4.5e-6.
+pub const CLOSE: Tolerance = Tolerance { rtol: 1e-5, atol: 1e-6 };
 
 /// See [`CLOSE`].
 pub const RULE: Rule = Rule { iou: 0.99, edge: 1e-4, score: 1e-3 };
