@@ -1,37 +1,16 @@
 //! Growth as a pure rewrite, on a detector of a dozen operations built here: no TensorFlow, no files.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
+use common::graphs::{node, value, vector, with};
 use tfgraft::Error;
-use tfgraft::graph::tensor::{attr, constant, float_tensor, int_scalar, ints, shape_proto};
+use tfgraft::graph::tensor::{constant, float_tensor, int_scalar, ints, shape_proto};
 use tfgraft::head::{Weights, grow, understand};
 use tfgraft::pb::{self, attr_value::Value};
 
 const ANCHORS: usize = 2;
 const DEPTH: usize = 3;
-
-fn node(name: &str, op: &str, inputs: &[&str]) -> pb::NodeDef {
-    let input = inputs.iter().map(|i| (*i).to_owned()).collect();
-    pb::NodeDef { name: name.into(), op: op.into(), input, ..Default::default() }
-}
-
-fn with(mut node: pb::NodeDef, key: &str, value: Value) -> pb::NodeDef {
-    node.attr.insert(key.into(), attr(value));
-    node
-}
-
-fn value(name: &str, tensor: pb::TensorProto) -> pb::NodeDef {
-    with(node(name, "Const", &[]), "value", Value::Tensor(tensor))
-}
-
-fn vector(name: &str, values: &[i32]) -> pb::NodeDef {
-    let tensor = pb::TensorProto {
-        dtype: pb::DataType::DtInt32 as i32,
-        tensor_shape: Some(shape_proto(&[values.len()])),
-        int_val: values.to_vec(),
-        ..Default::default()
-    };
-    value(name, tensor)
-}
 
 /// One level, `classes` classes, with or without background, per-class suppression and a sort as the OD API makes them.
 fn detector(classes: usize, background: bool) -> pb::MetaGraphDef {
