@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use super::ops;
+use super::tensor::{constant, ints};
 use crate::error::{Error, Result};
 use crate::pb;
 
@@ -153,6 +154,14 @@ impl<'a> GraphView<'a> {
                     .map_or("?", |a| a.name.as_str());
                 format!("{prefix}argument {name}")
             }
+        }
+    }
+
+    /// The integers of the constant that an input of a node reads, wherever it comes from; none where it is no constant.
+    pub fn integers(&self, scope: usize, node: usize, input: usize) -> Option<Vec<i64>> {
+        match self.origin(scope, *self.scopes[scope].inputs[node].get(input)?) {
+            (scope, Source::Node { node, .. }) => ints(constant(self.node(scope, node))?),
+            (_, Source::Arg(_)) => None,
         }
     }
 

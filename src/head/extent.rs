@@ -1,7 +1,7 @@
 //! Sizes of feature maps that can be told without running or inferring anything.
 
 use super::trace::{Facts, elements};
-use crate::graph::tensor::{constant, int_attr, ints, ints_attr, str_attr};
+use crate::graph::tensor::{int_attr, ints_attr, str_attr};
 use crate::graph::{GraphView, Source, Use};
 
 /// The size of one axis of a tensor, where constants tell it: resizing and reshaping name it, layers that keep height and
@@ -24,10 +24,7 @@ pub fn static_size(
             | "FusedBatchNormV3" => {}
             "Conv2D" | "DepthwiseConv2dNative" if spatial && keeps_size(producer) => {}
             "ResizeBilinear" | "ResizeNearestNeighbor" | "ResizeBicubic" if spatial => {
-                let (s, size) = view.origin(scope, *here.inputs[node].get(1)?);
-                let Source::Node { node, .. } = size else { return None };
-                let sizes = ints(constant(view.node(s, node))?)?;
-                return usize::try_from(*sizes.get(axis - 1)?).ok();
+                return usize::try_from(*view.integers(scope, node, 1)?.get(axis - 1)?).ok();
             }
             "Pack" if axis == 0 && int_attr(producer, "axis").unwrap_or(0) == 0 => {
                 return Some(here.inputs[node].len());

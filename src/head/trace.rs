@@ -163,11 +163,8 @@ fn trace(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use, depth: us
 /// What a StridedSlice takes of a vector by constants: its first element and its end (none for all).
 fn part(view: &GraphView<'_>, scope: usize, node: usize) -> Option<(i64, Option<i64>)> {
     let here = &view.scopes[scope];
-    let number = |input: usize| match view.origin(scope, *here.inputs[node].get(input)?) {
-        (s, Source::Node { node, .. }) => match ints(constant(view.node(s, node))?)?[..] {
-            [one] => Some(one),
-            _ => None,
-        },
+    let number = |input: usize| match view.integers(scope, node, input)?[..] {
+        [one] => Some(one),
         _ => None,
     };
     let mask = |key| int_attr(&here.nodes[node], key).unwrap_or(0);
@@ -223,12 +220,8 @@ pub fn last_size(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use, d
 pub fn is_new_axis(view: &GraphView<'_>, scope: usize, source: Source, axis: &ClassAxis) -> bool {
     let (scope, source) = view.origin(scope, source);
     let Source::Node { node, .. } = source else { return false };
-    let here = &view.scopes[scope];
-    let dim = here.inputs[node].get(1).and_then(|&dim| match view.origin(scope, dim) {
-        (s, Source::Node { node, .. }) => ints(constant(view.node(s, node))?)?.first().copied(),
-        _ => None,
-    });
-    here.nodes[node].op == "ExpandDims"
+    let dim = view.integers(scope, node, 1).and_then(|dims| dims.first().copied());
+    view.node(scope, node).op == "ExpandDims"
         && dim.is_some_and(|d| d.rem_euclid(axis.rank as i64) == axis.axis as i64)
 }
 

@@ -7,7 +7,6 @@ use super::walk::{Walk, not};
 use super::{Activation, Body, Head, Kind, Located, Role};
 use crate::error::{Error, Result};
 use crate::graph::Source;
-use crate::graph::tensor::{constant, ints};
 
 impl Walk<'_, '_> {
     /// Reads the head of each copy of the body; none where no heatmap is ranked.
@@ -58,10 +57,7 @@ impl Walk<'_, '_> {
         let here = &self.view.scopes[scope];
         let Some(&Source::Node { node: flat, .. }) = here.inputs[top].first() else { return Ok(None) };
         // Keypoints are ranked channel by channel; that keeps an axis for them.
-        let sizes = here.inputs[flat].get(1).and_then(|&sizes| match self.view.origin(scope, sizes) {
-            (s, Source::Node { node, .. }) => ints(constant(self.view.node(s, node))?),
-            _ => None,
-        });
+        let sizes = self.view.integers(scope, flat, 1);
         if here.nodes[flat].op != "Reshape" || !sizes.is_some_and(|sizes| matches!(sizes[..], [_, -1])) {
             return Ok(None);
         }

@@ -4,7 +4,6 @@ use super::walk::{Walk, not};
 use super::{Activation, Head};
 use crate::error::Result;
 use crate::graph::Source;
-use crate::graph::tensor::{constant, ints};
 
 /// What the way back from the scores has shown so far.
 #[derive(Default)]
@@ -97,11 +96,7 @@ impl Walk<'_, '_> {
 
     /// Whether a Slice starts at 1 on the last axis: it cuts the background column off.
     fn drops_first(&self, scope: usize, node: usize) -> bool {
-        let here = &self.view.scopes[scope];
-        let begin = here.inputs[node].get(1).and_then(|&begin| match self.view.origin(scope, begin) {
-            (s, Source::Node { node, .. }) => ints(constant(self.view.node(s, node))?),
-            _ => None,
-        });
+        let begin = self.view.integers(scope, node, 1);
         begin.is_some_and(|b| b.last() == Some(&1) && b.iter().rev().skip(1).all(|&v| v == 0))
     }
 }

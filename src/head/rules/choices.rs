@@ -7,7 +7,6 @@ use super::super::flow::Flow;
 use super::super::trace::Element;
 use super::{At, Outcome};
 use crate::error::Result;
-use crate::graph::tensor::{constant, ints};
 use crate::graph::{Source, Use};
 
 /// The rule for a gather along an axis of positions and classes; what is gathered has no class axis any more.
@@ -44,10 +43,7 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Outcom
 fn strides(flow: &Flow<'_, '_>, at: At) -> Option<Vec<Use>> {
     let view = flow.view;
     let here = &view.scopes[at.scope];
-    let number = |node: usize, input: usize| match view.origin(at.scope, *here.inputs[node].get(input)?) {
-        (s, Source::Node { node, .. }) => ints(constant(view.node(s, node))?)?.first().copied(),
-        _ => None,
-    };
+    let number = |node: usize, input: usize| view.integers(at.scope, node, input)?.first().copied();
     let counts = |source: Source| match source {
         Source::Node { node, .. } => {
             here.nodes[node].op == "Range" && (number(node, 0), number(node, 2)) == (Some(0), Some(1))
