@@ -27,10 +27,11 @@ def pipeline():
     return config
 
 
-def build(training, classes=None):
-    """The model with its variables made; `classes` where they are not those of the configuration."""
+def build(training, alpha=None):
+    """The model with its variables made; `alpha` where the focal loss's is not that of the configuration."""
     config = pipeline()
-    config.model.ssd.num_classes = classes or config.model.ssd.num_classes
+    if alpha is not None:
+        config.model.ssd.loss.classification_loss.weighted_sigmoid_focal.alpha = alpha
     model = model_builder.build(config.model, is_training=training)
     images, shapes = model.preprocess(tf.zeros([1, SIDE, SIDE, 3]))
     model.predict(images, shapes)

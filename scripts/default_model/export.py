@@ -10,9 +10,8 @@ import tempfile
 import detector
 import numpy as np
 import tensorflow as tf
-from classes import NAMES, OTHER_CLASSES
+from classes import NAMES
 from object_detection import exporter_lib_v2
-from train import OLD
 
 
 def rounded(value):
@@ -20,22 +19,13 @@ def rounded(value):
     return tf.cast(tf.cast(value, tf.bfloat16), tf.float32)
 
 
-def without_others(value, shape):
-    """The columns of the label map's classes and the background, of each anchor; whatever has the same shape as it is."""
-    if value.shape == shape:
-        return value
-    columns = tf.reshape(value, [*value.shape[:-1], -1, 1 + OLD + OTHER_CLASSES])
-    return tf.reshape(columns[..., :1 + OLD], shape)
-
-
 def main(checkpoint, out):
     out = pathlib.Path(out)
-    trained = detector.build(training=False, classes=OLD + OTHER_CLASSES)
-    tf.train.Checkpoint(model=trained).read(checkpoint).assert_existing_objects_matched().expect_partial()
     model = detector.build(training=False)
-    for variable, source in zip(model.variables, trained.variables, strict=True):
+    tf.train.Checkpoint(model=model).read(checkpoint).assert_existing_objects_matched().expect_partial()
+    for variable in model.variables:
         if variable.dtype == tf.float32:
-            variable.assign(rounded(without_others(source, variable.shape)))
+            variable.assign(rounded(variable))
     assert all(np.isfinite(v.numpy()).all() for v in model.variables)
     with tempfile.TemporaryDirectory() as folder:
         tf.train.CheckpointManager(tf.train.Checkpoint(model=model), folder, 1).save()

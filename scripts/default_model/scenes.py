@@ -2,10 +2,9 @@
 
   scenes.py SPRITES OUT KIND COUNT SEED    writes OUT/*.jpg and OUT/annotations.json (COCO)
 
-KIND: training  things of the label map and others, all labelled; others have ids from 101 on
-      old       the same for testing: others are there, without labels
-      held-out  as old, in the style that training never shows
-      new       one or two things of the new classes, with the rest around them
+KIND: old       things of the label map's classes
+      held-out  the same in the style that training never shows
+      new       one to three things of the new classes, with old ones around them
 """
 import json
 import multiprocessing
@@ -16,12 +15,15 @@ import cv2
 import numpy as np
 
 import sprites
-from classes import FIRST_OTHER, HELD_OUT_STYLE, NAMES, NEW, STYLES
+from classes import HELD_OUT_STYLE, NAMES, NEW, STYLES
 
 # Longest side of a thing, in parts of the picture's shorter side.
 SIZES = (0.22, 0.8)
-# A thing that is hidden more than this is drawn but has no label; less than SHOWN of it and the scene is drawn anew.
+# What is drawn over a thing leaves at least so much of it; a scene in which less than VISIBLE shows, because it hangs over
+# the edge too, is drawn anew.
+SHOWN = 0.6
 VISIBLE = 0.5
+OLD = 90
 
 
 def noise(rng, height, width, cell):
@@ -107,7 +109,7 @@ class Scene:
         self.things = []
 
     def place(self, sprite, label, sizes=SIZES):
-        """Draws a sprite somewhere, over what is there. The label is None for what has no class."""
+        """Draws a sprite somewhere, over what is there; False when that would hide too much."""
         rng = self.rng
         side = np.exp(rng.uniform(*np.log(sizes))) * min(self.height, self.width)
         image = turned(rng, sprite, side)
@@ -125,10 +127,8 @@ class Scene:
         mask = np.zeros((self.height, self.width), bool)
         mask[y0:y1, x0:x1] = part[..., 3] > 0.4
         whole = (image[..., 3] > 0.4).sum()
-        for thing in self.things:  # nothing that is labelled may vanish
-            left_over = (thing["mask"] & ~mask).sum()
-            if thing["label"] is not None and left_over < 0.6 * thing["whole"]:
-                return False
+        if any((thing["mask"] & ~mask).sum() < SHOWN * thing["whole"] for thing in self.things):
+            return False
         if rng.random() < 0.3:
             self.shadow(part[..., 3], y0, x0)
         region = self.picture[y0:y1, x0:x1]
@@ -161,7 +161,7 @@ class Scene:
         """(label, x, y, width, height) of what can be seen of every labelled thing."""
         for thing in self.things:
             rows, columns = np.flatnonzero(thing["mask"].any(1)), np.flatnonzero(thing["mask"].any(0))
-            if thing["label"] is None or not rows.size or thing["mask"].sum() < VISIBLE * thing["whole"]:
+            if not rows.size or thing["mask"].sum() < VISIBLE * thing["whole"]:
                 continue
             yield (thing["label"], int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1),
                    int(rows[-1] - rows[0] + 1))
@@ -178,30 +178,25 @@ def compose(kind, pool, seed):
         images = pool[key][having[rng.integers(len(having))]]
         return key, images[rng.integers(len(images))]
 
-    def keys(mine):
-        return [key for key in pool if mine(key) and any(pool[key].get(s) for s in styles)]
-
-    old, new, others = keys(str.isdigit), list(NEW), keys(lambda key: key.startswith("other-"))
+    old = [key for key in pool if key.isdigit() and any(pool[key].get(s) for s in styles)]
+    new = list(NEW)
     while True:
         scene = Scene(rng)
         count = int(rng.integers(2, 6))
-        if kind != "training" and rng.random() < 0.6:
-            scene.place(pick(others)[1], None)
-        for number in range(count):
-            if kind == "new" and number < 1 + int(rng.random() < 0.4):
-                key, image = pick(new)
-                label = NEW[key][0]
-            elif kind == "training" and rng.random() < 0.45:
-                key, image = pick(others)
-                label = FIRST_OTHER + int(key.removeprefix("other-"))
+        # One to three of the first are new.
+        first = int(rng.integers(1, 4)) if kind == "new" else 0
+        for number in range(max(count, first)):
+            if number < first:
+                key = new[rng.integers(len(new))]
+                label, style, _ = NEW[key]
+                image = pool[key][style][0]
             else:
                 key, image = pick(["1"] if rng.random() < 0.06 else old)
                 label = int(key)
             any(scene.place(image, label) for _ in range(12))
         boxes = list(scene.boxes())
-        if len(boxes) == sum(t["label"] is not None for t in scene.things) and boxes:
-            if kind != "new" or any(box[0] > 90 for box in boxes):
-                return scene.finish(), boxes, int(rng.integers(72, 92))
+        if boxes and len(boxes) == len(scene.things) and (kind != "new" or boxes[0][0] > OLD):
+            return scene.finish(), boxes, int(rng.integers(72, 92))
 
 
 POOL = {}
@@ -228,8 +223,7 @@ def main(directory, out, kind, count, seed):
             annotations.append({"id": len(annotations) + 1, "image_id": image["id"], "category_id": label,
                                 "bbox": [x, y, width, height], "area": width * height, "iscrowd": 0})
     used = sorted({a["category_id"] for a in annotations} | (set(NAMES) if kind != "new" else set()))
-    names = NAMES | {id: name for name, (id, _) in NEW.items()}
-    names |= {id: f"other {id - FIRST_OTHER}" for id in used if id >= FIRST_OTHER}
+    names = NAMES | {id: name for name, (id, *_) in NEW.items()}
     document = {"images": [image for image, _ in done], "annotations": annotations,
                 "categories": [{"id": id, "name": names[id]} for id in used]}
     (out / "annotations.json").write_text(json.dumps(document, separators=(",", ":")))

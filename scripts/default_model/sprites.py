@@ -14,7 +14,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from classes import HELD_OUT_STYLE, ICONS, NAMES, NEW, OTHERS, STYLES, other_class
+from classes import HELD_OUT_STYLE, ICONS, NAMES, NEW, STYLES
 
 # Version and SHA-256 of the package, licence of the drawings.
 PACKAGES = {
@@ -63,20 +63,17 @@ def draw(icons, name):
 
 
 def load(directory):
-    """{key: {style: [RGBA, ...]}}; keys are ids with icons, names of new classes, and "other-0" and so on."""
+    """{key: {style: [RGBA, ...]}}; keys are ids with icons and names of new classes."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     cache = directory / "sprites.npz"
     wanted = {str(id): names for id, names in ICONS.items()}
-    wanted |= {name: icons for name, (_, icons) in NEW.items()}
-    for name in OTHERS.split():
-        key = f"other-{other_class(name)}"
-        wanted[key] = f"{wanted.get(key, '')} {name}"
     if not cache.exists():
         drawn = {}
         for style in (*STYLES, HELD_OUT_STYLE):
             icons = fetch(directory, style)
-            for key, names in wanted.items():
+            mine = {name: icon for name, (_, of, icon) in NEW.items() if of == style}
+            for key, names in (wanted | mine).items():
                 seen = set()
                 for name in names.split():
                     image = draw(icons, name)

@@ -1,8 +1,8 @@
 """Trains the default model: train.py DIR DATA STEPS [--batch 16] [--rate 1e-3] [--test DATA]
 
 The OD API's model, targets and losses in a plain loop: Adam with warm-up and cosine decay, horizontal flips.
-Writes DIR/ckpt-* every 500 steps and prints mean average precision at .5 on DATA of --test then. A run that was stopped
-goes on from its last checkpoint when started again; pictures then come in another order than in a run without a stop.
+Writes DIR/ckpt-* every 500 steps and prints mean average precision at .5 on DATA of --test then. Started again, it goes on
+from its last checkpoint with the optimizer's moments at zero and pictures in another order.
 """
 import argparse
 import json
@@ -13,10 +13,8 @@ import time
 import detector
 import numpy as np
 import tensorflow as tf
-from classes import FIRST_OTHER, OTHER_CLASSES
 
-OLD = 90
-CLASSES = OLD + OTHER_CLASSES
+CLASSES = 90
 MOST = 8
 FROZEN = re.compile(r"(Conv1|bn_Conv1|expanded_conv_\w*|block_[1-5]_\w*)/\w+(:0)?$")
 
@@ -37,8 +35,7 @@ def read(folder):
             x, y, width, height = annotation["bbox"]
             boxes[row, at] = (y / image["height"], x / image["width"], (y + height) / image["height"],
                               (x + width) / image["width"])
-            label = annotation["category_id"]
-            classes[row, at] = label - 1 if label < FIRST_OTHER else OLD + label - FIRST_OTHER
+            classes[row, at] = annotation["category_id"] - 1
             counts[row] = at + 1
     return [(folder / image["file_name"]).read_bytes() for image in images], boxes, classes, counts, document
 
@@ -69,7 +66,7 @@ def evaluate(checkpoint, folder):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    model = detector.build(training=False, classes=CLASSES)
+    model = detector.build(training=False)
     tf.train.Checkpoint(model=model).read(checkpoint).expect_partial()
 
     @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32)])
@@ -83,8 +80,6 @@ def evaluate(checkpoint, folder):
         output = detect(tf.cast(tf.io.decode_jpeg(picture, channels=3), tf.float32)[None])
         height, width = image["height"], image["width"]
         for box, label, score in zip(*(output[f"detection_{name}"][0].numpy() for name in ("boxes", "classes", "scores"))):
-            if label >= OLD:
-                continue
             y0, x0, y1, x1 = (float(v) for v in box)
             found.append({"image_id": image["id"], "category_id": int(label) + 1, "score": float(score),
                           "bbox": [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]})
@@ -109,6 +104,8 @@ def main():
     arguments.add_argument("--rate", type=float, default=1e-3)
     arguments.add_argument("--test")
     arguments.add_argument("--every", type=int, default=500)
+    arguments.add_argument("--until", type=int, help="stop after this step of STEPS")
+    arguments.add_argument("--alpha", type=float, help="weight of positives in the focal loss, where not the configuration's")
     given = arguments.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(2)
     tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -116,7 +113,7 @@ def main():
     directory = pathlib.Path(given.directory)
     directory.mkdir(parents=True, exist_ok=True)
 
-    model = detector.build(training=True, classes=CLASSES)
+    model = detector.build(training=True, alpha=given.alpha)
     print("backbone variables set:", detector.start(model, directory), flush=True)
     variables = model.feature_extractor.trainable_variables + model._box_predictor.trainable_variables  # noqa: SLF001
     # The first blocks see edges and textures, which photographs have taught them; their gradients cost most of a step.
@@ -124,13 +121,13 @@ def main():
     print("variables trained:", len(variables), flush=True)
     warm = 200
     optimizer = tf.keras.optimizers.Adam(0.0)
-    done = tf.Variable(0)
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, done=done)
-    last = max(directory.glob("ckpt-*.index"), key=lambda path: int(path.stem.split("-")[1]), default=None)
+    checkpoint = tf.train.Checkpoint(model=model)
+    step_of = lambda path: int(path.stem.split("-")[1])
+    last = max(directory.glob("ckpt-*.index"), key=step_of, default=None)
+    done = step_of(last) if last else 0
     if last:
-        optimizer.build(variables)
         checkpoint.read(str(last.with_suffix(""))).assert_existing_objects_matched()
-        print("going on after step", int(done), flush=True)
+        print("going on after step", done, flush=True)
 
     @tf.function
     def step(images, shapes, boxes, classes, counts):
@@ -148,18 +145,18 @@ def main():
         return losses["Loss/classification_loss"], losses["Loss/localization_loss"]
 
     # Another seed after a stop, so that the pictures just seen are not the first ones again.
-    data = iter(batches(model, read(given.data), given.batch, 1 + int(done)))
+    data = iter(batches(model, read(given.data), given.batch, 1 + done))
     began, shown = time.time(), []
-    for number in range(int(done) + 1, given.steps + 1):
+    end = given.until or given.steps
+    for number in range(done + 1, end + 1):
         decayed = 0.5 + 0.5 * np.cos(np.pi * number / given.steps)
-        optimizer.learning_rate.assign(given.rate * min(number / warm, decayed))
+        optimizer.learning_rate.assign(given.rate * min((number - done) / warm, decayed))
         shown.append([float(v) for v in step(*next(data))])
         if number % 50 == 0:
             print(number, "classification %.3f localization %.3f" % tuple(np.mean(shown, 0)),
                   f"{time.time() - began:.0f} s", flush=True)
             shown = []
-        if number % given.every == 0 or number == given.steps:
-            done.assign(number)
+        if number % given.every == 0 or number == end:
             path = checkpoint.write(str(directory / f"ckpt-{number}"))
             if given.test:
                 half, whole, _ = evaluate(path, given.test)
