@@ -93,6 +93,9 @@ pub enum Error {
         /// Each finding with its place.
         found: Vec<String>,
     },
+    /// The process that ran a model was ended, by TensorFlow or by the system.
+    #[error("the process that ran the model was ended by {0}; nothing was written")]
+    Crashed(String),
     /// A check said no: what was made differs from what was promised.
     #[error("check failed: {0}")]
     CheckFailed(String),

@@ -25,5 +25,6 @@ pub mod runtime;
 pub mod saved_model;
 pub mod train;
 pub mod verify;
+pub mod worker;
 
 pub use error::{Error, Result};

@@ -162,8 +162,10 @@ fn frozen_columns_tell_red_from_blue_the_same_every_time() {
         assert!(fit.windows(2).all(|pair| pair[1] <= pair[0]));
         assert!(shape.matched[0][0] > 0 && shape.positives[0][0] > 0.0 && shape.rows[0] > 0);
         assert!(shape.memory_bytes > 0 && shape.disk_bytes == 0);
-        let spilled =
-            TrainOptions { cache: CacheOptions { dir: Some(dir.path().into()), limit: 0 }, ..options };
+        let spilled = TrainOptions {
+            cache: CacheOptions { dir: Some(dir.path().into()), limit: 0, keep: None },
+            ..options
+        };
         let spilled = run(&dataset, &spilled, geometry).unwrap();
         assert!(spilled.statistics.memory_bytes == 0 && spilled.statistics.disk_bytes > 0);
         assert_eq!(spilled.columns, trained.columns);

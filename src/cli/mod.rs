@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, arguments and output only.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -8,6 +9,9 @@ use clap::{Parser, Subcommand};
 use crate::error::Error;
 use crate::export::Staging;
 use crate::progress;
+use crate::worker;
+
+use runtime::RuntimeArgs;
 
 pub mod detect;
 pub mod evaluate;
@@ -66,12 +70,34 @@ pub fn run() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
-    // Ctrl-C leaves no half output. Without a handler the default ends the process all the same.
-    let _ = ctrlc::set_handler(|| {
+    let result = execute(cli.command);
+    match result {
+        Ok(code) => ExitCode::from(code),
+        // The reader of our output went away (`tfgraft inspect | head`).
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&format!("error: {error:#}"));
+            let code = error.chain().find_map(|e| e.downcast_ref::<Error>()).map_or(2, Error::exit_code);
+            ExitCode::from(u8::try_from(code).unwrap_or(2))
+        }
+    }
+}
+
+/// Runs a command here, or in a worker where it runs a model.
+fn execute(command: Command) -> anyhow::Result<u8> {
+    if let Some((runtime, target)) = command.runs() {
+        if worker::is_worker() {
+            worker::adopt(runtime.memory_limit)?;
+        } else {
+            return supervised(runtime, target);
+        }
+    }
+    worker::on_stop(|| {
+        // Ctrl-C leaves no half output.
         Staging::remove_all();
         std::process::exit(2);
     });
-    let result = match cli.command {
+    match command {
         Command::Inspect(args) => inspect::run(args),
         Command::Grow(args) => grow::run(args),
         Command::Retrain(args) => retrain::run(args),
@@ -80,15 +106,33 @@ pub fn run() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Publish(args) => publish::run(args),
         Command::ReplayWarmup(args) => publish::run_replay(args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        // The reader of our output went away (`tfgraft inspect | head`).
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::error(&format!("error: {error:#}"));
-            let code = error.chain().find_map(|e| e.downcast_ref::<Error>()).map_or(2, Error::exit_code);
-            ExitCode::from(u8::try_from(code).unwrap_or(2))
+    }
+    .map(|()| 0)
+}
+
+/// Runs this command line again in a worker, and sweeps what that may have left.
+fn supervised(runtime: &RuntimeArgs, target: Option<&Path>) -> anyhow::Result<u8> {
+    worker::on_stop(worker::stop);
+    let mut anew = worker::command()?;
+    anew.args(std::env::args_os().skip(1));
+    let ended = worker::supervise(anew, runtime.memory_limit);
+    if let Some(target) = target {
+        Staging::sweep_for(target);
+    }
+    Ok(u8::try_from(ended?).unwrap_or(2))
+}
+
+impl Command {
+    /// How a command runs its model, and beside what it stages its output; none where it does not run one here.
+    fn runs(&self) -> Option<(&RuntimeArgs, Option<&Path>)> {
+        match self {
+            Self::Inspect(_) | Self::Publish(_) => None,
+            Self::Grow(args) => Some((&args.runtime, Some(&args.output))),
+            Self::Retrain(args) => (!args.dry_run).then_some((&args.runtime, Some(&args.output))),
+            Self::Detect(args) => Some((&args.runtime, None)),
+            Self::Evaluate(args) => Some((&args.runtime, None)),
+            Self::Verify(args) => Some(args.runs()),
+            Self::ReplayWarmup(args) => Some((&args.runtime, None)),
         }
     }
 }

@@ -44,7 +44,8 @@ pub struct Args {
     /// Seed of views and random weights; the same seed gives the same bytes
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Folder for features that do not fit into memory [default: beside the output]
+    /// Folder for features: those that do not fit into memory, and all of them for the case that this run is killed; the
+    /// same command then goes on from there [default: beside the output, and nothing is kept]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
     /// Most megabytes of features in memory

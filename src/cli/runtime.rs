@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::detect::RunOptions;
+use crate::worker;
 
 /// How to run TensorFlow.
 #[derive(Debug, Args)]
@@ -18,11 +19,19 @@ pub struct RuntimeArgs {
     /// Run the model although it holds operations that touch files, processes or the network (see `inspect`)
     #[arg(long)]
     pub trust: bool,
+    /// Most memory for the process that runs the model: bytes, or a number with KiB, MiB or GiB (Linux)
+    #[arg(long, value_name = "SIZE", value_parser = worker::parse_bytes)]
+    pub memory_limit: Option<u64>,
 }
 
 impl RuntimeArgs {
     /// The same for the library.
     pub fn options(&self) -> RunOptions {
-        RunOptions { threads: self.threads, tensorflow: self.tensorflow.clone(), trust: self.trust }
+        RunOptions {
+            threads: self.threads,
+            tensorflow: self.tensorflow.clone(),
+            trust: self.trust,
+            memory_limit: self.memory_limit,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `tfgraft verify`: reference outputs for a build server, and two models side by side.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -121,6 +121,17 @@ fn not_negative(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(v) if v >= 0.0 && v.is_finite() => Ok(v),
         _ => Err("expected a number of 0 or more".to_owned()),
+    }
+}
+
+impl Args {
+    /// How the models are run, and what is made.
+    pub(super) fn runs(&self) -> (&RuntimeArgs, Option<&Path>) {
+        match &self.command {
+            Command::Record(args) => (&args.runtime, Some(&args.output)),
+            Command::Check(args) => (&args.runtime, None),
+            Command::Compare(args) => (&args.runtime, None),
+        }
     }
 }
 

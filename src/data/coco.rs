@@ -73,8 +73,9 @@ fn parse(text: &[u8], name: &str, dir: &Path) -> Result<Dataset> {
     let categories = categories(&file.categories, name)?;
     let mut sorted: Vec<&Category> = file.categories.iter().collect();
     sorted.sort_by_key(|category| (category.id.parse::<i64>().unwrap_or(i64::MAX), category.id.clone()));
+    let mut named = HashSet::new();
     for category in sorted {
-        if !out.categories.contains(&category.name) {
+        if named.insert(&category.name) {
             out.categories.push(category.name.clone());
         }
     }

@@ -118,6 +118,7 @@ fn parse(bytes: &[u8], name: &str) -> Result<Annotation> {
     let mut path: Vec<String> = Vec::new();
     let mut value = String::new();
     let mut rooted = false;
+    let (mut lines, mut counted) = (1, 0);
     loop {
         let before = reader.buffer_position() as usize;
         let bad = |at: usize, what: &str| Error::Data(format!("{name}:{}: {what}", line(bytes, at)));
@@ -137,7 +138,10 @@ fn parse(bytes: &[u8], name: &str) -> Result<Annotation> {
                     return Err(bad(before, "tags are nested too deeply"));
                 }
                 if path.len() == 2 && path[1] == "object" {
-                    out.objects.push(Labelled { line: line(bytes, before), ..Labelled::default() });
+                    // Counted on from the last object: a long file must not be counted from its start for each.
+                    lines += line(bytes.get(counted..).unwrap_or_default(), before - counted) - 1;
+                    counted = before;
+                    out.objects.push(Labelled { line: lines, ..Labelled::default() });
                 }
                 value.clear();
             }

@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use yaml_rust2::parser::{Event, Parser};
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::dataset::{Dataset, ImageSource, RawObject, assemble, header, picture_path};
@@ -235,9 +236,30 @@ fn listed_names(path: &Path) -> Result<Option<Vec<String>>> {
 
 fn yaml(path: &Path) -> Result<Yaml> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    plain(&text).map_err(|what| Error::Data(format!("{}: {what}", path.display())))?;
     let documents = YamlLoader::load_from_str(&text)
         .map_err(|e| Error::Data(format!("{}: not YAML: {e}", path.display())))?;
     Ok(documents.into_iter().next().unwrap_or(Yaml::BadValue))
+}
+
+/// Refuses what no data.yaml has and what a few kilobytes could fill the stack or the memory with: the loader follows nested
+/// lists by calling itself, and copies what an alias stands for.
+fn plain(text: &str) -> std::result::Result<(), String> {
+    let mut parser = Parser::new_from_str(text);
+    let mut depth = 0usize;
+    loop {
+        let (event, at) = parser.next_token().map_err(|e| format!("not YAML: {e}"))?;
+        match event {
+            Event::Alias(_) => return Err(format!("line {}: aliases (*name) are not read", at.line())),
+            Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
+            Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
+            Event::StreamEnd => return Ok(()),
+            _ => {}
+        }
+        if depth > 32 {
+            return Err(format!("line {}: lists are nested too deeply", at.line()));
+        }
+    }
 }
 
 /// `names: [a, b]` or `names: {0: a, 1: b}`; gaps of the latter get `class_N`, as a model without names would.
@@ -301,6 +323,21 @@ mod tests {
         for bad in ["duck 0 0 1 1", "0 0 0 1", "0 0 0 1 x", "-1 0 0 1 1", "0 1 2 3 4 5 6 7"] {
             let error = lines(bad).unwrap_err().to_string();
             assert!(error.starts_with("x.txt:1:"), "{error}");
+        }
+    }
+
+    #[test]
+    fn bombs_are_refused() {
+        plain("names: [a, [b]]\n").unwrap();
+        let laughs: String = (0..40).fold("a0: &a0 [x]\n".into(), |text: String, i| {
+            format!("{text}a{}: &a{} [*a{i}, *a{i}]\n", i + 1, i + 1)
+        });
+        assert!(plain(&laughs).unwrap_err().contains("aliases"));
+        let flow = "[".repeat(100_000);
+        let block = "- ".repeat(100_000);
+        let keys: String = (0..3000).map(|i| format!("{}a:\n", " ".repeat(i))).collect();
+        for deep in [&flow, &block, &keys] {
+            assert!(plain(deep).is_err());
         }
     }
 

@@ -18,6 +18,8 @@ pub struct RunOptions {
     pub tensorflow: Option<PathBuf>,
     /// Run what the policy refuses.
     pub trust: bool,
+    /// Most bytes for a process that is started to run the model.
+    pub memory_limit: Option<u64>,
 }
 
 /// A model, loaded as a server would.

@@ -11,5 +11,6 @@ pub mod write;
 pub use changes::{TensorChange, list_changes};
 pub use prove::{Proof, prove};
 pub use staging::Staging;
+pub(crate) use staging::lock;
 pub use values::{VariableValues, layer_values, widened};
 pub use write::write_model;

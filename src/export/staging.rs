@@ -108,6 +108,11 @@ impl Staging {
         Ok(appeared)
     }
 
+    /// Removes what a process that is gone had in the making for `target`.
+    pub fn sweep_for(target: &Path) {
+        sweep(&parent(target));
+    }
+
     /// Removes every folder in the making: for the handler of Ctrl-C, before the process ends.
     pub fn remove_all() {
         if let Ok(open) = OPEN.lock() {
@@ -139,14 +144,14 @@ fn sweep(parent: &Path) {
 
 /// A lock that ends with the process, however it ends. Errors: `WouldBlock` where another process has it.
 #[cfg(unix)]
-fn lock(folder: &Path) -> io::Result<File> {
+pub(crate) fn lock(folder: &Path) -> io::Result<File> {
     let file = File::open(folder)?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
     Ok(file)
 }
 
 #[cfg(not(unix))]
-fn lock(_: &Path) -> io::Result<File> {
+pub(crate) fn lock(_: &Path) -> io::Result<File> {
     Err(ErrorKind::Unsupported.into())
 }
 

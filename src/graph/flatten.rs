@@ -112,7 +112,8 @@ impl<'v, 'a> Flattener<'v, 'a> {
 
     /// The real node behind a tensor: through arguments to the caller, through calls to their results.
     fn resolve(&mut self, mut frame: usize, mut source: Source) -> Result<(Place, usize)> {
-        loop {
+        // A call that hands its own result on as its argument leads in a circle.
+        for _ in 0..10_000 {
             match source {
                 Source::Arg(arg) => {
                     let Some((caller, node)) = self.frames[frame].caller else {
@@ -138,6 +139,10 @@ impl<'v, 'a> Flattener<'v, 'a> {
                 }
             }
         }
+        Err(Error::NotUnderstood {
+            tensor: self.view.describe(self.frames[frame].scope, source),
+            reason: "the way to what makes it has no end".into(),
+        })
     }
 
     fn emit(&mut self, (frame, number): Place, stack: &mut Vec<Place>) -> Result<pb::NodeDef> {

@@ -7,6 +7,8 @@ use crate::pb::attr_value::Value;
 
 /// No constant that is read element by element may claim more elements than this.
 const MAX_ELEMENTS: usize = 1 << 29;
+/// A list that stands for more values than it has may stand for this many: a few bytes must not ask for gigabytes.
+const MAX_REPEATED: usize = 1 << 24;
 
 /// An integer attribute.
 pub fn int_attr(node: &pb::NodeDef, key: &str) -> Option<i64> {
@@ -116,7 +118,7 @@ fn elements<const W: usize, L, T: Clone>(
         }
         return Some(content.as_chunks::<W>().0.iter().map(|&chunk| parse(chunk)).collect());
     }
-    if list.len() > count {
+    if list.len() > count || (count > list.len() && count > MAX_REPEATED) {
         return None;
     }
     let mut values: Vec<T> = list.iter().map(&convert).collect();
@@ -201,7 +203,9 @@ mod tests {
     #[test]
     fn absurd_shapes_have_no_value() {
         let mut tensor = int32(&[1], &[1]);
-        tensor.tensor_shape = Some(shape_proto(&[usize::MAX >> 1, 4]));
-        assert_eq!(ints(&tensor), None);
+        for absurd in [&[usize::MAX >> 1, 4][..], &[1 << 14, 1 << 14]] {
+            tensor.tensor_shape = Some(shape_proto(absurd));
+            assert_eq!(ints(&tensor), None);
+        }
     }
 }

@@ -363,7 +363,7 @@ impl Flow<'_, '_> {
 
     /// The size of the last axis of what `edge` reads.
     pub fn last_size(&self, scope: usize, edge: Use) -> Option<i64> {
-        trace::last_size(self.view, &self.found.facts, scope, edge, 0)
+        trace::last_size(self.view, &self.found.facts, scope, edge)
     }
 
     /// An integer attribute, or `default`.

@@ -1,5 +1,6 @@
 //! Where the elements of an integer vector come from: constants to edit, sizes that grow by themselves, or neither.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::axis::{ClassAxis, Fact, Span};
@@ -48,116 +49,248 @@ pub type Facts = HashMap<(usize, Source), Fact>;
 /// The elements of the integer vector (or scalar) that input `edge.input` of node `edge.node` reads; none where not
 /// even their number is known.
 pub fn elements(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use) -> Option<Vec<Element>> {
-    trace(view, facts, scope, edge, 0)
+    Tracer::new(view, facts).elements(scope, edge)
 }
 
-fn trace(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use, depth: usize) -> Option<Vec<Element>> {
-    if depth > 30 {
-        return None;
+/// The size of a tensor's last axis, where constants tell it.
+pub fn last_size(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use) -> Option<i64> {
+    Tracer::new(view, facts).last_size(scope, edge)
+}
+
+/// The number of axes of a tensor, where it can be told without shape inference.
+pub fn static_rank(view: &GraphView<'_>, facts: &Facts, scope: usize, source: Source) -> Option<usize> {
+    Tracer::new(view, facts).rank(scope, source)
+}
+
+/// What one question may cost, in nodes visited and elements read; a graph that branches at every node would cost 2ⁿ.
+const MOST_WORK: usize = 1 << 14;
+/// How far back one question may go; every step is one on the stack.
+const MOST_DEPTH: usize = 60;
+
+/// One question, and what it has cost so far.
+struct Tracer<'t, 'a> {
+    view: &'t GraphView<'a>,
+    facts: &'t Facts,
+    work: Cell<usize>,
+    depth: Cell<usize>,
+}
+
+impl<'t, 'a> Tracer<'t, 'a> {
+    fn new(view: &'t GraphView<'a>, facts: &'t Facts) -> Self {
+        Self { view, facts, work: Cell::new(0), depth: Cell::new(0) }
     }
-    let here = &view.scopes[scope];
-    let source = *here.inputs[edge.node].get(edge.input)?;
-    let Source::Node { node, .. } = source else { return None };
-    let producer = &here.nodes[node];
-    let input = |input: usize| Use { node, input };
-    let recurse = |edge: Use| trace(view, facts, scope, edge, depth + 1);
-    let mut found = match &*producer.op {
-        "Const" => {
-            let values = ints(constant(producer)?)?;
-            let element =
-                |(element, value)| Element::Constant { scope, node, element, value, edge: Some(edge) };
-            values.into_iter().enumerate().map(element).collect()
+
+    /// Goes one step further back, unless that is too far.
+    fn step<T>(&self, further: impl FnOnce() -> Option<T>) -> Option<T> {
+        self.work.set(self.work.get() + 1);
+        if self.depth.get() >= MOST_DEPTH || self.work.get() > MOST_WORK {
+            return None;
         }
-        "Identity" | "Cast" | "StopGradient" | "Enter" | "ExpandDims" => recurse(input(0))?,
-        "Pack" if int_attr(producer, "axis").unwrap_or(0) == 0 => {
-            let mut all = Vec::new();
-            for i in 0..here.inputs[node].len() {
-                let mut part = recurse(input(i)).unwrap_or_else(|| vec![Element::Other]);
-                // A pack of vectors is a matrix, whose rows are not this vector's elements.
-                if part.len() != 1 {
+        self.depth.set(self.depth.get() + 1);
+        let found = further();
+        self.depth.set(self.depth.get() - 1);
+        found
+    }
+
+    fn elements(&self, scope: usize, edge: Use) -> Option<Vec<Element>> {
+        self.step(|| self.trace(scope, edge))
+    }
+
+    fn last_size(&self, scope: usize, edge: Use) -> Option<i64> {
+        self.step(|| self.trace_last_size(scope, edge))
+    }
+
+    fn rank(&self, scope: usize, source: Source) -> Option<usize> {
+        self.step(|| self.trace_rank(scope, source))
+    }
+
+    fn trace(&self, scope: usize, edge: Use) -> Option<Vec<Element>> {
+        let (view, facts) = (self.view, self.facts);
+        let here = &view.scopes[scope];
+        let source = *here.inputs[edge.node].get(edge.input)?;
+        let Source::Node { node, .. } = source else { return None };
+        let producer = &here.nodes[node];
+        let input = |input: usize| Use { node, input };
+        let recurse = |edge: Use| self.elements(scope, edge);
+        let mut found = match &*producer.op {
+            "Const" => {
+                let values = ints(constant(producer)?)?;
+                self.work.set(self.work.get() + values.len());
+                let element =
+                    |(element, value)| Element::Constant { scope, node, element, value, edge: Some(edge) };
+                values.into_iter().enumerate().map(element).collect()
+            }
+            "Identity" | "Cast" | "StopGradient" | "Enter" | "ExpandDims" => recurse(input(0))?,
+            "Pack" if int_attr(producer, "axis").unwrap_or(0) == 0 => {
+                let mut all = Vec::new();
+                for i in 0..here.inputs[node].len() {
+                    let mut part = recurse(input(i)).unwrap_or_else(|| vec![Element::Other]);
+                    // A pack of vectors is a matrix, whose rows are not this vector's elements.
+                    if part.len() != 1 {
+                        return None;
+                    }
+                    all.append(&mut part);
+                }
+                all
+            }
+            "ConcatV2" => {
+                let mut all = Vec::new();
+                for i in 0..here.inputs[node].len().checked_sub(1)? {
+                    all.append(&mut recurse(input(i))?);
+                }
+                all
+            }
+            "Select" | "SelectV2" => {
+                let (yes, no) = (recurse(input(1))?, recurse(input(2))?);
+                if yes.len() != no.len() {
                     return None;
                 }
-                all.append(&mut part);
+                yes.into_iter().zip(no).map(|(a, b)| Element::Either(Box::new(a), Box::new(b))).collect()
             }
-            all
-        }
-        "ConcatV2" => {
-            let mut all = Vec::new();
-            for i in 0..here.inputs[node].len().checked_sub(1)? {
-                all.append(&mut recurse(input(i))?);
+            "Fill" => {
+                let count = recurse(input(0))?;
+                let count = match &count[..] {
+                    [] => 1,
+                    [one] => usize::try_from(one.value()?).ok().filter(|&c| c < 64)?,
+                    _ => return None,
+                };
+                vec![recurse(input(1))?.first()?.clone(); count]
             }
-            all
-        }
-        "Select" | "SelectV2" => {
-            let (yes, no) = (recurse(input(1))?, recurse(input(2))?);
-            if yes.len() != no.len() {
-                return None;
-            }
-            yes.into_iter().zip(no).map(|(a, b)| Element::Either(Box::new(a), Box::new(b))).collect()
-        }
-        "Fill" => {
-            let count = recurse(input(0))?;
-            let count = match &count[..] {
-                [] => 1,
-                [one] => usize::try_from(one.value()?).ok().filter(|&c| c < 64)?,
+            "StridedSlice" => match (part(view, scope, node), recurse(input(0))) {
+                (Some((first, last)), Some(all)) => {
+                    let absolute = |index: i64| if index < 0 { index + all.len() as i64 } else { index };
+                    let place = |index: i64| absolute(index).clamp(0, all.len() as i64) as usize;
+                    let (first, last) = (place(first), last.map_or(all.len(), place));
+                    all.get(first..last.max(first))?.to_vec()
+                }
+                _ if scalar_op(view, scope, node) => vec![Element::Other],
                 _ => return None,
-            };
-            vec![recurse(input(1))?.first()?.clone(); count]
-        }
-        "StridedSlice" => match (part(view, scope, node), recurse(input(0))) {
-            (Some((first, last)), Some(all)) => {
-                let absolute = |index: i64| if index < 0 { index + all.len() as i64 } else { index };
-                let place = |index: i64| absolute(index).clamp(0, all.len() as i64) as usize;
-                let (first, last) = (place(first), last.map_or(all.len(), place));
-                all.get(first..last.max(first))?.to_vec()
+            },
+            "Sub" | "AddV2" | "Add" | "Mul" if facts.get(&(scope, source)).is_none() => {
+                let value = |i: usize| match &*recurse(input(i))? {
+                    [one] => one.value(),
+                    _ => None,
+                };
+                match (value(0), value(1)) {
+                    (Some(a), Some(b)) => vec![Element::Known(match &*producer.op {
+                        "Sub" => a.checked_sub(b)?,
+                        "Mul" => a.checked_mul(b)?,
+                        _ => a.checked_add(b)?,
+                    })],
+                    _ => vec![Element::Other],
+                }
             }
-            _ if scalar_op(view, scope, node) => vec![Element::Other],
-            _ => return None,
-        },
-        "Sub" | "AddV2" | "Add" | "Mul" if facts.get(&(scope, source)).is_none() => {
-            let value = |i: usize| match &*recurse(input(i))? {
-                [one] => one.value(),
-                _ => None,
-            };
-            match (value(0), value(1)) {
-                (Some(a), Some(b)) => vec![Element::Known(match &*producer.op {
-                    "Sub" => a.checked_sub(b)?,
-                    "Mul" => a.checked_mul(b)?,
-                    _ => a.checked_add(b)?,
-                })],
-                _ => vec![Element::Other],
+            "Prod" if facts.get(&(scope, source)).is_none() => {
+                let product = recurse(input(0))?.iter().try_fold(1i64, |p, e| p.checked_mul(e.value()?));
+                vec![product.map_or(Element::Other, Element::Known)]
+            }
+            "Reshape" => recurse(input(0))?,
+            "Shape" => {
+                let &shaped = here.inputs[node].first()?;
+                let mut sizes = vec![Element::Other; self.rank(scope, shaped)?];
+                // The one axis behind the classes has the size of all that is behind them.
+                if let Some(&Fact::Axis(ClassAxis { rank, axis, tail: Some(tail), .. })) =
+                    facts.get(&(scope, shaped))
+                    && axis + 2 == rank
+                {
+                    *sizes.last_mut()? = Element::Known(i64::try_from(tail).ok()?);
+                }
+                sizes
+            }
+            _ => match facts.get(&(scope, source)) {
+                Some(Fact::Sizes { scalar: true, .. }) => vec![Element::Other],
+                // A scalar made by arithmetic: one element of unknown value.
+                _ if scalar_op(view, scope, node) => vec![Element::Other],
+                _ => return None,
+            },
+        };
+        if let Some(Fact::Sizes { elements, .. }) = facts.get(&(scope, source)) {
+            for &(i, span) in elements {
+                *found.get_mut(i)? = Element::Grows(span);
             }
         }
-        "Prod" if facts.get(&(scope, source)).is_none() => {
-            let product = recurse(input(0))?.iter().try_fold(1i64, |p, e| p.checked_mul(e.value()?));
-            vec![product.map_or(Element::Other, Element::Known)]
-        }
-        "Reshape" => recurse(input(0))?,
-        "Shape" => {
-            let &shaped = here.inputs[node].first()?;
-            let mut sizes = vec![Element::Other; static_rank(view, facts, scope, shaped)?];
-            // The one axis behind the classes has the size of all that is behind them.
-            if let Some(&Fact::Axis(ClassAxis { rank, axis, tail: Some(tail), .. })) =
-                facts.get(&(scope, shaped))
-                && axis + 2 == rank
-            {
-                *sizes.last_mut()? = Element::Known(i64::try_from(tail).ok()?);
+        Some(found)
+    }
+
+    fn trace_last_size(&self, scope: usize, edge: Use) -> Option<i64> {
+        let view = self.view;
+        let here = &view.scopes[scope];
+        let &source = here.inputs[edge.node].get(edge.input)?;
+        let Source::Node { node, .. } = source else { return None };
+        let input = |input: usize| Use { node, input };
+        let producer = &here.nodes[node];
+        match &*producer.op {
+            "Identity" | "Cast" => self.last_size(scope, input(0)),
+            "Reshape" => self.elements(scope, input(1))?.last()?.value().filter(|&size| size >= 0),
+            "Tile" => {
+                let times = self.elements(scope, input(1))?.last()?.value()?;
+                self.last_size(scope, input(0))?.checked_mul(times)
             }
-            sizes
-        }
-        _ => match facts.get(&(scope, source)) {
-            Some(Fact::Sizes { scalar: true, .. }) => vec![Element::Other],
-            // A scalar made by arithmetic: one element of unknown value.
-            _ if scalar_op(view, scope, node) => vec![Element::Other],
-            _ => return None,
-        },
-    };
-    if let Some(Fact::Sizes { elements, .. }) = facts.get(&(scope, source)) {
-        for &(i, span) in elements {
-            *found.get_mut(i)? = Element::Grows(span);
+            "ConcatV2" => {
+                let count = here.inputs[node].len().checked_sub(1)?;
+                let along = self.elements(scope, input(count))?.first()?.value()?;
+                let rank = self.rank(scope, source);
+                if along != -1 && Some(along) != rank.map(|rank| rank as i64 - 1) {
+                    return None;
+                }
+                (0..count).try_fold(0i64, |sum, i| sum.checked_add(self.last_size(scope, input(i))?))
+            }
+            "Pack" => {
+                let axis = int_attr(producer, "axis").unwrap_or(0);
+                let rank = self.rank(scope, source).map(|rank| rank as i64 - 1);
+                (axis == -1 || Some(axis) == rank).then_some(here.inputs[node].len() as i64)
+            }
+            "Const" => shape(constant(producer)?)?.last().map(|&size| size as i64),
+            _ => None,
         }
     }
-    Some(found)
+
+    fn trace_rank(&self, scope: usize, source: Source) -> Option<usize> {
+        let (view, facts) = (self.view, self.facts);
+        if let Some(Fact::Axis(axis)) = facts.get(&(scope, source)) {
+            return Some(axis.rank);
+        }
+        let (scope, source) = view.origin(scope, source);
+        let Source::Node { node, .. } = source else { return None };
+        let here = &view.scopes[scope];
+        let of = |input: usize| self.rank(scope, *here.inputs[node].get(input)?);
+        let producer = &here.nodes[node];
+        match &*producer.op {
+            "Const" => Some(shape(constant(producer)?)?.len()),
+            "NonMaxSuppressionV3"
+            | "NonMaxSuppressionV2"
+            | "NonMaxSuppression"
+            | "NonMaxSuppressionV4"
+            | "NonMaxSuppressionV5"
+            | "Range"
+            | "Shape" => Some(1),
+            "Cast" | "TopKV2" | "Sigmoid" | "ConcatV2" | "Minimum" | "Maximum" | "ZerosLike" | "Slice"
+            | "Tile" => of(0),
+            "Select" | "SelectV2" => of(1),
+            "Conv2D" => Some(4),
+            "Fill" | "Reshape" => {
+                let edge = Use { node, input: usize::from(producer.op == "Reshape") };
+                let &dims = here.inputs[node].get(edge.input)?;
+                match view.origin(scope, dims) {
+                    (s, Source::Node { node, .. }) => match &*view.node(s, node).op {
+                        "Const" => ints(constant(view.node(s, node))?).map(|v| v.len()),
+                        "Pack" => Some(view.scopes[s].inputs[node].len()),
+                        _ => self.elements(scope, edge).map(|e| e.len()),
+                    },
+                    _ => None,
+                }
+            }
+            "Squeeze" => {
+                let dims = crate::graph::tensor::ints_attr(producer, "squeeze_dims")?;
+                (!dims.is_empty()).then(|| of(0)?.checked_sub(dims.len())).flatten()
+            }
+            "GatherV2" => Some(of(0)? + of(1)?.checked_sub(1)?),
+            "ExpandDims" => Some(of(0)? + 1),
+            "Pack" => Some(of(0)? + 1),
+            "Unpack" => of(0)?.checked_sub(1),
+            _ => None,
+        }
+    }
 }
 
 /// What a StridedSlice takes of a vector by constants: its first element and its end (none for all).
@@ -179,43 +312,6 @@ fn part(view: &GraphView<'_>, scope: usize, node: usize) -> Option<(i64, Option<
     Some((first, (mask("end_mask") & 1 == 0).then_some(end)))
 }
 
-/// The size of a tensor's last axis, where constants tell it.
-pub fn last_size(view: &GraphView<'_>, facts: &Facts, scope: usize, edge: Use, depth: usize) -> Option<i64> {
-    let here = &view.scopes[scope];
-    let &source = here.inputs[edge.node].get(edge.input)?;
-    let Source::Node { node, .. } = source else { return None };
-    let input = |input: usize| Use { node, input };
-    let producer = &here.nodes[node];
-    if depth > 30 {
-        return None;
-    }
-    match &*producer.op {
-        "Identity" | "Cast" => last_size(view, facts, scope, input(0), depth + 1),
-        "Reshape" => elements(view, facts, scope, input(1))?.last()?.value().filter(|&size| size >= 0),
-        "Tile" => {
-            let times = elements(view, facts, scope, input(1))?.last()?.value()?;
-            last_size(view, facts, scope, input(0), depth + 1)?.checked_mul(times)
-        }
-        "ConcatV2" => {
-            let count = here.inputs[node].len().checked_sub(1)?;
-            let along = elements(view, facts, scope, input(count))?.first()?.value()?;
-            let rank = static_rank(view, facts, scope, source);
-            if along != -1 && Some(along) != rank.map(|rank| rank as i64 - 1) {
-                return None;
-            }
-            (0..count)
-                .try_fold(0i64, |sum, i| sum.checked_add(last_size(view, facts, scope, input(i), depth + 1)?))
-        }
-        "Pack" => {
-            let axis = int_attr(producer, "axis").unwrap_or(0);
-            let rank = static_rank(view, facts, scope, source).map(|rank| rank as i64 - 1);
-            (axis == -1 || Some(axis) == rank).then_some(here.inputs[node].len() as i64)
-        }
-        "Const" => shape(constant(producer)?)?.last().map(|&size| size as i64),
-        _ => None,
-    }
-}
-
 /// Whether a tensor has just been given the axis on which another one has its classes: it has one number for all.
 pub fn is_new_axis(view: &GraphView<'_>, scope: usize, source: Source, axis: &ClassAxis) -> bool {
     let (scope, source) = view.origin(scope, source);
@@ -233,52 +329,5 @@ fn scalar_op(view: &GraphView<'_>, scope: usize, node: usize) -> bool {
         "Sub" | "AddV2" | "Add" | "Mul" | "FloorDiv" | "Minimum" | "Maximum" => true,
         "TensorArrayReadV3" | "Unpack" | "Sum" => true,
         _ => false,
-    }
-}
-
-/// The number of axes of a tensor, where it can be told without shape inference.
-pub fn static_rank(view: &GraphView<'_>, facts: &Facts, scope: usize, source: Source) -> Option<usize> {
-    if let Some(Fact::Axis(axis)) = facts.get(&(scope, source)) {
-        return Some(axis.rank);
-    }
-    let (scope, source) = view.origin(scope, source);
-    let Source::Node { node, .. } = source else { return None };
-    let here = &view.scopes[scope];
-    let of = |input: usize| static_rank(view, facts, scope, *here.inputs[node].get(input)?);
-    let producer = &here.nodes[node];
-    match &*producer.op {
-        "Const" => Some(shape(constant(producer)?)?.len()),
-        "NonMaxSuppressionV3"
-        | "NonMaxSuppressionV2"
-        | "NonMaxSuppression"
-        | "NonMaxSuppressionV4"
-        | "NonMaxSuppressionV5"
-        | "Range"
-        | "Shape" => Some(1),
-        "Cast" | "TopKV2" | "Sigmoid" | "ConcatV2" | "Minimum" | "Maximum" | "ZerosLike" | "Slice"
-        | "Tile" => of(0),
-        "Select" | "SelectV2" => of(1),
-        "Conv2D" => Some(4),
-        "Fill" | "Reshape" => {
-            let edge = Use { node, input: usize::from(producer.op == "Reshape") };
-            let &dims = here.inputs[node].get(edge.input)?;
-            match view.origin(scope, dims) {
-                (s, Source::Node { node, .. }) => match &*view.node(s, node).op {
-                    "Const" => ints(constant(view.node(s, node))?).map(|v| v.len()),
-                    "Pack" => Some(view.scopes[s].inputs[node].len()),
-                    _ => elements(view, facts, scope, edge).map(|e| e.len()),
-                },
-                _ => None,
-            }
-        }
-        "Squeeze" => {
-            let dims = crate::graph::tensor::ints_attr(producer, "squeeze_dims")?;
-            (!dims.is_empty()).then(|| of(0)?.checked_sub(dims.len())).flatten()
-        }
-        "GatherV2" => Some(of(0)? + of(1)?.checked_sub(1)?),
-        "ExpandDims" => Some(of(0)? + 1),
-        "Pack" => Some(of(0)? + 1),
-        "Unpack" => of(0)?.checked_sub(1),
-        _ => None,
     }
 }

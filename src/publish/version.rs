@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde::Serialize;
 
@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::export::Staging;
 use crate::policy;
 use crate::saved_model::SavedModel;
+use crate::worker;
 
 /// What to publish, and how.
 #[derive(Debug, Clone, Default)]
@@ -132,8 +133,7 @@ fn warm_up(
 /// Lets this program, started anew, look at the staged version. TensorFlow ends a process that meets certain graphs; here
 /// that is a refusal, and the parent goes on.
 fn verify(staged: &Path, options: &RunOptions) -> Result<Replayed> {
-    let program = std::env::current_exe().map_err(|e| Error::io("this program", e))?;
-    let mut command = Command::new(&program);
+    let mut command = worker::command()?;
     command.arg("--quiet").arg("replay-warmup").arg(staged).stdin(Stdio::null()).stderr(Stdio::inherit());
     if let Some(threads) = options.threads {
         command.arg("--threads").arg(threads.to_string());
@@ -144,7 +144,10 @@ fn verify(staged: &Path, options: &RunOptions) -> Result<Replayed> {
     if options.trust {
         command.arg("--trust");
     }
-    let done = command.output().map_err(|e| Error::io(&program, e))?;
+    if let Some(bytes) = options.memory_limit {
+        command.arg("--memory-limit").arg(bytes.to_string());
+    }
+    let done = command.output().map_err(|e| Error::io("this program", e))?;
     let refused = |how: String| Error::CheckFailed(format!("a fresh process {how}; nothing was published"));
     match done.status.code() {
         Some(0) => serde_json::from_slice(&done.stdout)
@@ -155,7 +158,8 @@ fn verify(staged: &Path, options: &RunOptions) -> Result<Replayed> {
                 .into(),
         )),
         None => {
-            Err(refused(format!("was ended by TensorFlow while it ran the staged model ({})", done.status)))
+            let how = worker::ended_by(done.status, options.memory_limit);
+            Err(refused(format!("that ran the staged model was ended by {how}")))
         }
     }
 }

@@ -16,8 +16,10 @@ use crate::graft::{Graft, NewClass};
 use crate::head::{Activation, Init, Kind, LayerValues, Understood};
 use crate::progress;
 use crate::runtime::{self, ServingModel, SessionConfig};
+use crate::saved_model::fingerprint::hash_bytes;
 use crate::saved_model::{Fingerprint, SavedModel};
 use crate::train::cache::CacheOptions;
+use crate::train::shards::{Keep, key};
 use crate::train::{Classes, Network, Phase, Strategy, TrainOptions, Trained, train};
 
 /// Everything a retraining is told.
@@ -100,7 +102,11 @@ pub fn retrain(
     drop(variables);
     clock.lap("open network");
     let background = graft.understood.located.background;
-    let cache = staging_cache(&staging, options);
+    let keep = options.cache_dir.as_ref().map(|dir| -> Result<Keep> {
+        Ok(Keep { dir: dir.clone(), key: features_key(&source, data, plan, options, &tensorflow.version)? })
+    });
+    let keep = keep.transpose()?;
+    let cache = CacheOptions { keep: keep.clone(), ..staging_cache(&staging, options) };
     let trained = run_training(&network, data, plan, &old, background, cache, options)?;
     drop(network);
     clock.seconds.insert("features", trained.statistics.feature_seconds);
@@ -149,13 +155,40 @@ pub fn retrain(
     };
     report.write(&staging.path().join("report.json"))?;
     let output = staging.publish()?;
+    if let Some(keep) = keep {
+        keep.remove();
+    }
     Ok(Retrained { output, report })
 }
 
 /// Spilled features live in the staging folder unless told otherwise, so that they vanish with it.
 fn staging_cache(staging: &Staging, options: &Options) -> CacheOptions {
     let dir = options.cache_dir.clone().unwrap_or_else(|| staging.path().to_owned());
-    CacheOptions { dir: Some(dir), limit: options.cache_limit }
+    CacheOptions { dir: Some(dir), limit: options.cache_limit, keep: None }
+}
+
+/// Names everything that features depend on: the programs, the model's bytes, every picture's bytes and boxes, the classes
+/// and the options.
+fn features_key(
+    source: &Fingerprint,
+    data: &Dataset,
+    plan: &Plan,
+    options: &Options,
+    tensorflow: &str,
+) -> Result<String> {
+    let mut parts = vec![
+        env!("CARGO_PKG_VERSION").to_owned(),
+        tensorflow.to_owned(),
+        format!("{:?}", source.sha256),
+        format!("{:?} {:?}", data.categories, plan.new.iter().map(|c| &c.name).collect::<Vec<_>>()),
+        format!("{:?} {:?} {:?}", options.views, options.seed, options.threads),
+        format!("{:?}", options.strategy),
+    ];
+    for image in &data.images {
+        parts.push(format!("{} {} {:?}", image.width, image.height, image.objects));
+        parts.push(hash_bytes(&image.source.read()?));
+    }
+    Ok(key(&parts.iter().map(String::as_bytes).collect::<Vec<_>>()))
 }
 
 fn run_training(

@@ -8,6 +8,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use super::shards::{Keep, Shards};
 use crate::error::{Error, Result};
 use crate::runtime::AnyTensor;
 
@@ -24,11 +25,13 @@ pub struct CacheOptions {
     pub dir: Option<PathBuf>,
     /// Most bytes held in memory.
     pub limit: u64,
+    /// Where features outlive a run that is killed.
+    pub keep: Option<Keep>,
 }
 
 impl Default for CacheOptions {
     fn default() -> Self {
-        Self { dir: None, limit: DEFAULT_LIMIT }
+        Self { dir: None, limit: DEFAULT_LIMIT, keep: None }
     }
 }
 
@@ -41,6 +44,7 @@ pub struct FeatureCache {
     spilled: u64,
     // Without a name from the start, so that nothing stays behind however the process ends.
     file: Mutex<Option<File>>,
+    shards: Option<Shards>,
 }
 
 #[derive(Debug)]
@@ -71,7 +75,47 @@ impl FeatureCache {
             Rows { widths, open, open_rows: 0, chunks: Vec::new() }
         };
         let layers = widths.into_iter().map(rows).collect();
-        Self { layers, options, in_memory: 0, spilled: 0, file: Mutex::new(None) }
+        Self { layers, options, in_memory: 0, spilled: 0, file: Mutex::new(None), shards: None }
+    }
+
+    /// Takes over the views that a killed run with the same key had finished: how many, with the counts after the last.
+    /// From then on views are kept for the next run. Nothing happens where the options do not ask for it.
+    pub fn resume(&mut self) -> Result<(usize, Vec<u64>)> {
+        let Some(keep) = &self.options.keep else { return Ok((0, Vec::new())) };
+        let Some(mut shards) = Shards::open(keep)? else {
+            tracing::warn!("another run is using the features in {}: these are not kept", keep.dir.display());
+            return Ok((0, Vec::new()));
+        };
+        let widths: Vec<Vec<usize>> = self.layers.iter().map(|rows| rows.widths.clone()).collect();
+        let sums: Vec<usize> = widths.iter().map(|widths| widths.iter().sum()).collect();
+        let (mut views, mut counts) = (0, Vec::new());
+        while let Some(kept) = shards.next_shard(&sums) {
+            for view in kept {
+                for (layer, values) in &view.rows {
+                    let mut rest = &values[..];
+                    let parts: Vec<&[f32]> =
+                        widths[*layer].iter().filter_map(|&width| rest.split_off(..width)).collect();
+                    self.push(*layer, &parts)?;
+                }
+                if view.ended {
+                    self.finish_view()?;
+                }
+                views += 1;
+                counts = view.counts;
+            }
+        }
+        self.shards = Some(shards);
+        Ok((views, counts))
+    }
+
+    /// Ends a view for the next run, with counts that a resumed run needs.
+    pub fn view_done(&mut self, counts: impl FnOnce() -> Vec<u64>) -> Result<()> {
+        self.shards.as_mut().map_or(Ok(()), |shards| shards.view_done(counts()))
+    }
+
+    /// Keeps the last views: all features are there.
+    pub fn features_done(&mut self) -> Result<()> {
+        self.shards.as_mut().map_or(Ok(()), Shards::finish)
     }
 
     /// Adds a row to a layer.
@@ -89,6 +133,9 @@ impl FeatureCache {
             open.extend_from_slice(part);
         }
         rows.open_rows += 1;
+        if let Some(shards) = &mut self.shards {
+            shards.row(layer, parts);
+        }
         if rows.open_rows * rows.row_bytes() >= CHUNK_BYTES {
             self.close(layer)?;
         }
@@ -102,6 +149,9 @@ impl FeatureCache {
 
     /// Ends a chunk in every layer, empty ones too: the same chunk number then means the same views in all layers.
     pub fn finish_view(&mut self) -> Result<()> {
+        if let Some(shards) = &mut self.shards {
+            shards.ended();
+        }
         let most = self.layers.iter().map(|rows| rows.chunks.len()).max().unwrap_or(0);
         self.finish()?;
         for rows in &mut self.layers {
@@ -231,7 +281,8 @@ mod tests {
     use super::*;
 
     fn filled(limit: u64) -> FeatureCache {
-        let mut cache = FeatureCache::new(vec![vec![3, 1], vec![2, 1]], CacheOptions { dir: None, limit });
+        let mut cache =
+            FeatureCache::new(vec![vec![3, 1], vec![2, 1]], CacheOptions { dir: None, limit, keep: None });
         for row in 0..10 {
             let v = row as f32;
             cache.push(0, &[&[v, v + 0.5, -v], &[v]]).unwrap();

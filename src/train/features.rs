@@ -72,10 +72,15 @@ impl Showing<'_> {
         image.objects.iter().filter_map(truth).collect()
     }
 
-    /// Decodes pictures and renders their views until all are sent or nobody listens.
-    fn render_all(&self, shape: &NetworkShape, to: &SyncSender<Result<Rendered>>) {
+    /// Decodes pictures and renders their views from number `first` on, until all are sent or nobody listens.
+    fn render_all(&self, shape: &NetworkShape, first: usize, to: &SyncSender<Result<Rendered>>) {
         let mut number = 0;
         for (at, image) in self.dataset.images.iter().enumerate() {
+            let plan = self.plan(at, shape.geometry);
+            if number + plan.len() <= first {
+                number += plan.len();
+                continue;
+            }
             let picture = match image.picture() {
                 Ok(picture) => picture,
                 Err(error) => {
@@ -88,8 +93,11 @@ impl Showing<'_> {
             let filled = content_size(shape.geometry, shape.input, size);
             let part = |filled: usize, whole: usize| filled as f64 / whole.max(1) as f64;
             let content = (part(filled.0, shape.input.0), part(filled.1, shape.input.1));
-            let plan = self.plan(at, shape.geometry);
             for view in &plan {
+                if number < first {
+                    number += 1;
+                    continue;
+                }
                 let rgb = render(&picture, view, shape.input, shape.geometry);
                 let truths = self.truths(image, view, content);
                 if to.send(Ok(Rendered { number, of_picture: plan.len(), truths, rgb })).is_err() {
@@ -100,15 +108,21 @@ impl Showing<'_> {
         }
     }
 
-    /// Hands every view to `visit`, in the order of pictures and views. A second thread reads and renders ahead.
-    pub fn run(&self, backbone: &dyn Backbone, mut visit: impl FnMut(Shown) -> Result<()>) -> Result<()> {
+    /// Hands every view from number `first` on to `visit`, in the order of pictures and views. A second thread reads and
+    /// renders ahead.
+    pub fn run(
+        &self,
+        backbone: &dyn Backbone,
+        first: usize,
+        mut visit: impl FnMut(Shown) -> Result<()>,
+    ) -> Result<()> {
         let shape = backbone.shape();
         let (height, width) = shape.input;
         thread::scope(|scope| {
             let (to, from) = sync_channel(AHEAD);
             let render = thread::Builder::new()
                 .name("views".into())
-                .spawn_scoped(scope, move || self.render_all(shape, &to))
+                .spawn_scoped(scope, move || self.render_all(shape, first, &to))
                 .map_err(|error| Error::Data(format!("no thread to read pictures with: {error}")))?;
             // An error returns from this block, which closes the channel and so ends the thread.
             for rendered in from {

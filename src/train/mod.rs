@@ -1,7 +1,8 @@
 //! Training of new class columns on a frozen network.
 //!
 //! [`views`] and [`render`] show the network parts of the pictures, [`features`] runs it over them, [`targets`] say
-//! what its anchors should answer, [`cache`] keeps the features of the cells that matter. Then a strategy makes columns:
+//! what its anchors should answer, [`cache`] keeps the features of the cells that matter, and [`shards`] keeps them for a run that
+//! goes on where another was killed. Then a strategy makes columns:
 //! [`frozen_columns`] by one convex fit ([`parameters`], [`objective`], [`lbfgs`]), [`copy_back`] by gradient descent
 //! from random weights. Neither touches an old weight.
 
@@ -17,6 +18,7 @@ pub mod parameters;
 pub mod render;
 mod run;
 pub mod shape;
+pub mod shards;
 pub mod targets;
 pub mod views;
 

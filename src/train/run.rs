@@ -84,6 +84,8 @@ pub struct Statistics {
     pub boxes: Vec<usize>,
     /// Views of all pictures.
     pub views: usize,
+    /// Views of these whose features an earlier run had left.
+    pub resumed: usize,
     /// Kept rows of each layer.
     pub rows: Vec<usize>,
     /// Anchors matched to each new class as the OD API matches them, in all views: for each layer [anchors, classes].
@@ -161,12 +163,15 @@ pub fn train(
         Strategy::FrozenColumns(fit_options) => {
             let widths = sizes.iter().map(|&size| objective::row_widths(size, added)).collect();
             let mut cache = FeatureCache::new(widths, cache);
-            showing.run(backbone, |shown| {
+            let first = resume(&mut cache, &mut statistics)?;
+            showing.run(backbone, first, |shown| {
                 keep_soft(&mut cache, shape, &shown, added)?;
                 count_matched(&mut statistics, shape, &shown, added);
+                cache.view_done(|| flat_counts(&statistics.matched))?;
                 progress(Phase::Features { done: shown.number + 1, total });
                 Ok(())
             })?;
+            cache.features_done()?;
             cache.finish()?;
             note(&mut statistics, &cache, start);
             let limit = fit_options.limits.iterations;
@@ -182,15 +187,18 @@ pub fn train(
             let widths = sizes.iter().map(|&size| copy_back::row_widths(size)).collect();
             let mut cache = FeatureCache::new(widths, cache);
             let examples = Examples::new(shape, &sizes, old, background, descent.threads)?;
-            showing.run(backbone, |shown| {
+            let first = resume(&mut cache, &mut statistics)?;
+            showing.run(backbone, first, |shown| {
                 examples.keep(&mut cache, &shown, |layer, anchor, class| {
                     if let Some(new) = class.checked_sub(columns).filter(|new| *new < added) {
                         statistics.matched[layer][anchor * added + new] += 1;
                     }
                 })?;
+                cache.view_done(|| flat_counts(&statistics.matched))?;
                 progress(Phase::Features { done: shown.number + 1, total });
                 Ok(())
             })?;
+            cache.features_done()?;
             note(&mut statistics, &cache, start);
             let result = descend(&cache, &sizes, columns, added, descent, |done, loss| {
                 progress(Phase::Fit { done, total: descent.steps, loss });
@@ -261,6 +269,22 @@ fn count_matched(statistics: &mut Statistics, shape: &NetworkShape, shown: &Show
             }
         }
     }
+}
+
+/// Takes over what a killed run has left: the number of the first view that is still to be shown.
+fn resume(cache: &mut FeatureCache, statistics: &mut Statistics) -> Result<usize> {
+    let (views, counts) = cache.resume()?;
+    let all = statistics.matched.iter_mut().flatten();
+    all.zip(counts).for_each(|(count, kept)| *count = kept as usize);
+    statistics.resumed = views;
+    if views > 0 {
+        tracing::info!("{views} of {} views were there from a run that did not end", statistics.views);
+    }
+    Ok(views)
+}
+
+fn flat_counts(matched: &[Vec<usize>]) -> Vec<u64> {
+    matched.iter().flatten().map(|&n| n as u64).collect()
 }
 
 fn note(statistics: &mut Statistics, cache: &FeatureCache, start: Instant) {

@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 pub mod graphs;
+pub mod mutate;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

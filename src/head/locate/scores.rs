@@ -11,7 +11,12 @@ pub(super) struct Trail {
     pub background: bool,
     pub activation: Option<Activation>,
     pub heads: Vec<Head>,
+    /// Nodes visited, each way to a node counted.
+    steps: usize,
 }
+
+/// Ways that meet again and again would be followed without end.
+const MOST_STEPS: usize = 20_000;
 
 impl Walk<'_, '_> {
     /// From scores back to the class layers.
@@ -20,7 +25,8 @@ impl Walk<'_, '_> {
         let Source::Node { node, .. } = source else {
             return Err(not(self.view.describe(scope, source), "scores come from outside the graph".into()));
         };
-        if depth > 200 {
+        trail.steps += 1;
+        if depth > 200 || trail.steps > MOST_STEPS {
             return Err(not(
                 self.view.describe(scope, source),
                 "the way from the scores to the head is too long".into(),

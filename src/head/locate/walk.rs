@@ -57,7 +57,7 @@ impl Walk<'_, '_> {
     /// Where a layer's weights live; every caller of a function must pass the same.
     fn root(&self, scope: usize, source: Source) -> Result<Root> {
         let mut found = BTreeSet::new();
-        self.collect_roots(scope, source, &mut found, 0)?;
+        self.collect_roots(scope, source, &mut found, 0, &mut 0)?;
         match found.first() {
             Some(&root) if found.len() == 1 => Ok(root),
             _ => Err(not(
@@ -73,11 +73,14 @@ impl Walk<'_, '_> {
         source: Source,
         found: &mut BTreeSet<Root>,
         depth: usize,
+        steps: &mut usize,
     ) -> Result<()> {
         let (scope, source) = self.view.origin(scope, source);
         let unknown =
             || not(self.view.describe(scope, source), "expected a constant or a variable's value".into());
-        if depth > 50 {
+        // Functions that call each other twice at every level would be followed without end.
+        *steps += 1;
+        if depth > 50 || *steps > 10_000 {
             return Err(unknown());
         }
         match source {
@@ -92,7 +95,7 @@ impl Walk<'_, '_> {
                         self.view.callee(caller, node) == Some(scope),
                         self.view.scopes[caller].inputs[node].get(arg),
                     ) {
-                        self.collect_roots(caller, outer, found, depth + 1)?;
+                        self.collect_roots(caller, outer, found, depth + 1, steps)?;
                     }
                 }
                 Ok(())
@@ -103,7 +106,7 @@ impl Walk<'_, '_> {
                     "Const" => found.insert(Root::Constant { scope, node }),
                     "ReadVariableOp" => {
                         let &handle = here.inputs[node].first().ok_or_else(|| self.odd(scope, node))?;
-                        return self.collect_roots(scope, handle, found, depth + 1);
+                        return self.collect_roots(scope, handle, found, depth + 1, steps);
                     }
                     "VarHandleOp" if scope == MAIN => {
                         found.insert(Root::Variable(self.variables.of_handle(node).ok_or_else(unknown)?))
@@ -111,7 +114,7 @@ impl Walk<'_, '_> {
                     // Quantised zoo models fake the rounding of weights; the columns are widened before it.
                     "FakeQuantWithMinMaxVars" => {
                         let &weights = here.inputs[node].first().ok_or_else(|| self.odd(scope, node))?;
-                        return self.collect_roots(scope, weights, found, depth + 1);
+                        return self.collect_roots(scope, weights, found, depth + 1, steps);
                     }
                     _ => return Err(unknown()),
                 };
