@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use tfgraft::data::{BoxYxyx, Dataset, ImageSource, LabelledImage, Object, Picture};
+use tfgraft::data::{BoxYxyx, Dataset, ImageSource, Incomplete, LabelledImage, Object, Picture};
 use tfgraft::error::{Error, Result};
 use tfgraft::head::columns::{LayerValues, NewColumns};
 use tfgraft::runtime::AnyTensor;
@@ -91,13 +91,15 @@ fn squares(dir: &Path) -> Dataset {
         Picture { width: 64, height: 64, rgb: rgb.collect() }.save(&path).unwrap();
         let part = |v: u32| v as f32 / 64.0;
         let bbox = BoxYxyx::new(part(top), part(left), part(top + side), part(left + side));
-        let square = Object { class: "square".into(), bbox, crowd: false, difficult: false, area: 64.0 };
+        let square =
+            Object { class: "square".into(), bbox, crowd: false, difficult: false, area: 64.0, mask: None };
         let objects = if number < 5 { vec![square] } else { Vec::new() };
         dataset.images.push(LabelledImage {
             source: ImageSource::File(path),
             width: 64,
             height: 64,
             objects,
+            incomplete: Incomplete::Nothing,
         });
     }
     dataset

@@ -11,8 +11,10 @@ use crate::progress;
 
 pub mod detect;
 pub mod evaluate;
+mod gate;
 pub mod grow;
 pub mod inspect;
+mod measures;
 mod output;
 mod pictures;
 pub mod publish;

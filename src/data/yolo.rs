@@ -201,6 +201,7 @@ fn parse(
             crowd: false,
             difficult: false,
             area: None,
+            mask: None,
             place,
         });
     }
