@@ -174,6 +174,40 @@ fn frozen_columns_tell_red_from_blue_the_same_every_time() {
 }
 
 #[test]
+fn unlabelled_squares_do_less_harm_where_their_pictures_are_named() {
+    if no_tensorflow() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let full = squares(dir.path());
+    let mut hidden = full.clone();
+    hidden.images[2..5].iter_mut().for_each(|image| image.objects.clear());
+    let mut named = hidden.clone();
+    named.images[2..5]
+        .iter_mut()
+        .for_each(|image| image.incomplete = Incomplete::Classes(vec!["square".into()]));
+    let penalties = Penalties { columns: 0.5, ..Penalties::default() };
+    let strategy = Strategy::FrozenColumns(FitOptions { penalties, ..FitOptions::default() });
+    let options = TrainOptions { strategy, ..TrainOptions::default() };
+    let red = |data: &Dataset| {
+        let trained = run(data, &options, Geometry::Squash).unwrap();
+        (red_and_blue(&trained.columns[0]).0, trained.statistics)
+    };
+    let ((with_all, _), (without, plain), (with_names, told)) = (red(&full), red(&hidden), red(&named));
+    assert!(without < with_names && with_names < with_all + 1.0, "{without} {with_names} {with_all}");
+    assert!(
+        (with_names - with_all).abs() < 0.5 * (without - with_all).abs(),
+        "{without} {with_names} {with_all}"
+    );
+    assert_eq!((plain.ignored, plain.incomplete, told.incomplete), (0, 0, 3));
+    assert!(told.ignored > 0);
+
+    let strategy = Strategy::CopyBack(DescentOptions::default());
+    let refused = run(&named, &TrainOptions { strategy, ..options.clone() }, Geometry::Squash);
+    assert!(refused.unwrap_err().to_string().contains("copy-back"));
+}
+
+#[test]
 fn copy_back_gives_new_columns_only() {
     if no_tensorflow() {
         return;
