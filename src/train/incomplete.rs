@@ -86,7 +86,7 @@ impl OpenRows {
         let limits = labelled_scores(cache, sizes, classes, columns)?;
         let mut ignored = 0;
         let weights = self.reweigh(cache, sizes, classes, |layer, x, at, class| {
-            let like_an_object = limits[class].is_some_and(|limit| score(&columns[layer], x, at) > limit);
+            let like_an_object = limits[class].is_some_and(|limit| score(&columns[layer], x, at) >= limit);
             ignored += usize::from(like_an_object);
             if like_an_object { 0.0 } else { 1.0 }
         })?;
@@ -139,7 +139,7 @@ impl OpenRows {
     }
 }
 
-/// For each class the score that all but [`QUANTILE`] of the labelled anchors exceed.
+/// For each class the score that all but [`QUANTILE`] of the labelled anchors reach.
 fn labelled_scores(
     cache: &FeatureCache,
     sizes: &[LayerSize],
