@@ -1,5 +1,5 @@
 //! `tfgraft retrain` on committed models and a few drawn pictures, seen from outside.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
@@ -54,7 +54,10 @@ fn check_report(report: &Value, output: &Path, strategy: &str, classes: u64) {
         assert_eq!(wider, rows * (last("after") - last("before")), "{change}");
     }
     assert!(report["weights"]["unchanged"].as_u64().unwrap() > 10);
-    assert_eq!(common::entries(output), ["label_map.pbtxt", "pipeline.config", "report.json", "saved_model"]);
+    assert_eq!(
+        common::entries(output),
+        ["label_map.pbtxt", "pipeline.config", "report.html", "report.json", "saved_model"]
+    );
 }
 
 #[test]
@@ -147,4 +150,66 @@ fn a_dry_run_needs_no_tensorflow_and_writes_nothing() {
     command.arg("--output").arg(parent.path().join("out")).env("TFGRAFT_TENSORFLOW", "/nowhere");
     command.assert().code(2);
     assert!(common::entries(parent.path()).is_empty());
+}
+
+/// Elements that HTML never closes.
+const VOID: [&str; 3] = ["meta", "br", "!doctype"];
+
+/// Checks that every element is closed, innermost first, and returns the names of all.
+fn elements(html: &str) -> Vec<String> {
+    let (mut open, mut all) = (Vec::new(), Vec::new());
+    for tag in html.split('<').skip(1) {
+        let (tag, _) = tag.split_once('>').unwrap_or_else(|| panic!("not closed: {tag}"));
+        let name: String = tag.trim_start_matches('/').split([' ', '/']).next().unwrap().to_ascii_lowercase();
+        if tag.starts_with('/') {
+            assert_eq!(open.pop(), Some(name), "closed in another order");
+        } else if !VOID.contains(&name.as_str()) {
+            open.push(name.clone());
+            all.push(name);
+        }
+    }
+    assert!(open.is_empty(), "never closed: {open:?}");
+    all
+}
+
+#[test]
+fn the_page_is_one_file_and_names_are_no_markup() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let data = tempdir().unwrap();
+    let labels = common::squares(data.path(), 4);
+    let hostile = "<script>alert(1)</script>\" onload='x' &amp;";
+    let mut text: Value = serde_json::from_str(&fs::read_to_string(&labels).unwrap()).unwrap();
+    text["categories"][1]["name"] = hostile.into();
+    text["images"].as_array_mut().unwrap().push(serde_json::json!({"id": 99, "file_name": "<b>none.png"}));
+    fs::write(&labels, text.to_string()).unwrap();
+    let model = common::fixture("tf2_levels/base");
+    let parent = tempdir().unwrap();
+    for (name, more) in [("sample", vec![]), ("held", vec!["--validation", "0.5"])] {
+        let output = parent.path().join(name);
+        let report = retrain(model.path(), &labels, &output, &more);
+        assert_eq!(report["new"][0]["name"], hostile);
+        let page = fs::read_to_string(output.join("report.html")).unwrap();
+        let elements = elements(&page);
+        let count = |wanted: &str| elements.iter().filter(|e| *e == wanted).count();
+        assert_eq!((count("script"), count("b"), count("html"), count("body")), (0, 0, 1, 1));
+        assert!(
+            page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot; onload='x' &amp;amp;"),
+            "not shown"
+        );
+        // Loss, precision and recall; each picture twice, its bytes once.
+        assert!(count("path") >= 2 && count("image") >= 2, "{elements:?}");
+        assert_eq!(
+            (count("use"), page.matches("data:image/jpeg;base64,").count()),
+            (count("image"), count("image"))
+        );
+        for outside in ["http:", "https:", "url(", "@import", " src=", "file:"] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+        assert!(page.contains("pictures not found"), "problems of the data");
+        assert_eq!(page.contains("These pictures were trained on"), name == "sample");
+        assert!(page.len() < 2_000_000, "{}", page.len());
+        assert!(report["seconds"]["page"].as_f64().unwrap() > 0.0);
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use tfgraft::data::{BoxYxyx, Dataset, ImageSource, LabelledImage, Object, Picture};
+use tfgraft::data::{BoxYxyx, Dataset, ImageSource, Incomplete, LabelledImage, Object, Picture};
 use tfgraft::error::{Error, Result};
 use tfgraft::head::columns::{LayerValues, NewColumns};
 use tfgraft::runtime::AnyTensor;
@@ -91,13 +91,15 @@ fn squares(dir: &Path) -> Dataset {
         Picture { width: 64, height: 64, rgb: rgb.collect() }.save(&path).unwrap();
         let part = |v: u32| v as f32 / 64.0;
         let bbox = BoxYxyx::new(part(top), part(left), part(top + side), part(left + side));
-        let square = Object { class: "square".into(), bbox, crowd: false, difficult: false, area: 64.0 };
+        let square =
+            Object { class: "square".into(), bbox, crowd: false, difficult: false, area: 64.0, mask: None };
         let objects = if number < 5 { vec![square] } else { Vec::new() };
         dataset.images.push(LabelledImage {
             source: ImageSource::File(path),
             width: 64,
             height: 64,
             objects,
+            incomplete: Incomplete::Nothing,
         });
     }
     dataset
@@ -171,6 +173,42 @@ fn frozen_columns_tell_red_from_blue_the_same_every_time() {
         assert_eq!(spilled.columns, trained.columns);
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 6, "the cache leaves nothing behind");
+}
+
+#[test]
+fn unlabelled_squares_do_less_harm_where_their_pictures_are_named() {
+    if no_tensorflow() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let full = squares(dir.path());
+    let mut hidden = full.clone();
+    hidden.images[2..5].iter_mut().for_each(|image| image.objects.clear());
+    let mut named = hidden.clone();
+    named.images[2..5]
+        .iter_mut()
+        .for_each(|image| image.incomplete = Incomplete::Classes(vec!["square".into()]));
+    // What cannot be had back is what the labels would have taught; the harm is the distance to pictures left out.
+    let mut removed = hidden.clone();
+    removed.images.drain(2..5);
+    let penalties = Penalties { columns: 0.1, ..Penalties::default() };
+    let strategy = Strategy::FrozenColumns(FitOptions { penalties, ..FitOptions::default() });
+    let options = TrainOptions { strategy, ..TrainOptions::default() };
+    let reds = |data: &Dataset| {
+        let trained = run(data, &options, Geometry::Squash).unwrap();
+        let reds: Vec<f32> = trained.columns.iter().map(|columns| red_and_blue(columns).0).collect();
+        (reds, trained.statistics)
+    };
+    let ((harmless, _), (harmed, plain), (helped, told)) = (reds(&removed), reds(&hidden), reds(&named));
+    for ((harmless, harmed), helped) in harmless.iter().zip(&harmed).zip(&helped) {
+        assert!(*helped > (harmless + harmed) / 2.0, "{harmless} {harmed} {helped}");
+    }
+    assert_eq!((plain.ignored, plain.incomplete, told.incomplete), (0, 0, 3));
+    assert!(told.ignored > 0);
+
+    let strategy = Strategy::CopyBack(DescentOptions::default());
+    let refused = run(&named, &TrainOptions { strategy, ..options.clone() }, Geometry::Squash);
+    assert!(refused.unwrap_err().to_string().contains("copy-back"));
 }
 
 #[test]

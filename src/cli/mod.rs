@@ -15,8 +15,10 @@ use runtime::RuntimeArgs;
 
 pub mod detect;
 pub mod evaluate;
+mod gate;
 pub mod grow;
 pub mod inspect;
+mod measures;
 mod output;
 mod pictures;
 pub mod publish;

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 
+use super::gate::GateArgs;
 use super::output;
 use super::runtime::RuntimeArgs;
 use crate::data::{Dataset, LabelMap, load};
 use crate::error::Error;
 use crate::head::understand;
 use crate::policy;
+use crate::retrain::report::Validation;
 use crate::retrain::{Options, Plan, Report, retrain};
 use crate::saved_model::SavedModel;
 use crate::train::Strategy;
@@ -26,7 +28,7 @@ pub struct Args {
     /// Labelled pictures: COCO JSON, folder of Pascal VOC XML, TFRecord, CSV or YOLO; may be given several times
     #[arg(long, required = true, num_args = 1.., value_name = "DATA")]
     pub data: Vec<PathBuf>,
-    /// Folder to make: saved_model/, label_map.pbtxt, pipeline.config, report.json
+    /// Folder to make: saved_model/, label_map.pbtxt, pipeline.config, report.json, report.html
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
     /// Replace the output folder where it exists
@@ -57,9 +59,16 @@ pub struct Args {
     /// Folder of the pictures, where they are not beside DATA
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
+    /// Pictures that may show unlabelled new objects: a text file, one file name or pattern (`*.jpg`) a line. COCO files
+    /// can say it with LVIS's `not_exhaustive_category_ids`
+    #[arg(long, value_name = "FILE")]
+    pub incomplete: Option<PathBuf>,
     /// Held-back data to measure on: DATA, or a fraction of DATA such as 0.2
     #[arg(long, value_name = "DATA|FRACTION")]
     pub validation: Option<PathBuf>,
+    /// Limits on the held-back data; where a class breaks one, nothing is published.
+    #[command(flatten)]
+    pub gate: GateArgs,
     /// Tell what would be done, and stop before TensorFlow is loaded
     #[arg(long)]
     pub dry_run: bool,
@@ -95,6 +104,10 @@ pub fn run(args: Args) -> Result<()> {
     let understood = understand(model.meta())?;
     let classes = understood.located.classes;
     let mut data = load(&args.data, args.images.as_deref())?;
+    if let Some(file) = &args.incomplete {
+        let list = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+        data.mark_incomplete(&list, &file.display().to_string())?;
+    }
     let (labels, labels_from) =
         LabelMap::for_model(args.label_map.as_deref(), model.source.label_map.as_deref(), || {
             Ok(classes as u32)
@@ -130,16 +143,19 @@ pub fn run(args: Args) -> Result<()> {
         tensorflow: args.runtime.tensorflow.clone(),
         cache_dir: args.cache_dir.clone(),
         cache_limit: args.cache_limit << 20,
+        gate: args.gate.gate(),
         given: given(&args),
     };
     let done = retrain(model, understood, &data, validation.as_ref(), &plan, &options)?;
     if args.json {
-        return output::json(&done.report);
+        output::json(&done.report)?;
+    } else {
+        let place = done.output.map_or_else(|| "not published".to_owned(), |path| path.display().to_string());
+        for line in result_lines(&done.report, &place) {
+            output::line(&line)?;
+        }
     }
-    for line in result_lines(&done.report, &done.output.display().to_string()) {
-        output::line(&line)?;
-    }
-    Ok(())
+    Ok(done.report.gate.map_or(Ok(()), |verdict| verdict.check())?)
 }
 
 /// Held-back data: a fraction of DATA (every k-th picture, in order), or data of its own.
@@ -174,7 +190,8 @@ fn given(args: &Args) -> serde_json::Value {
     serde_json::json!({
         "model": args.model, "data": args.data, "add": args.add, "strategy": format!("{:?}", args.strategy),
         "views": args.views, "seed": args.seed, "threads": args.runtime.threads, "cache_limit_mb": args.cache_limit,
-        "label_map": args.label_map, "images": args.images, "validation": args.validation,
+        "label_map": args.label_map, "images": args.images, "incomplete": args.incomplete, "validation": args.validation,
+        "min_new_ap": args.gate.min_new_ap, "max_old_drop": args.gate.max_old_drop,
     })
 }
 
@@ -192,6 +209,12 @@ fn plan_lines(plan: &Plan, data: &Dataset, labels_from: &str) -> Vec<String> {
     if !plan.old_in_data.is_empty() {
         let counts: Vec<String> = plan.old_in_data.iter().map(|(name, n)| format!("{name} {n}")).collect();
         lines.push(format!("old classes in the data, negatives for the new ones: {}", counts.join(", ")));
+    }
+    let open = data.images.iter().filter(|image| !image.incomplete.is_complete()).count();
+    if open > 0 {
+        lines.push(format!(
+            "{open} pictures may show unlabelled objects: what scores like one there is ignored"
+        ));
     }
     if !data.problems.is_empty() {
         lines.extend(data.problems.to_string().lines().map(str::to_owned));
@@ -216,13 +239,15 @@ fn result_lines(report: &Report, output: &str) -> Vec<String> {
             report.old_scores.largest_difference.values().fold(0f32, |a, &b| a.max(b))
         ),
         format!(
-            "seconds            {:.1} in all: {:.1} proof, {:.1} features ({} views), {:.1} fit, {:.1} writing and checking",
+            "seconds            {:.1} in all: {:.1} proof, {:.1} features ({} views), {:.1} fit, {:.1} writing and checking, {:.1} \
+             report.html",
             seconds("total"),
             seconds("prove"),
             seconds("features"),
             report.training.views,
             seconds("fit"),
-            seconds("write") + seconds("verify")
+            seconds("write") + seconds("verify"),
+            seconds("look") + seconds("page")
         ),
     ];
     if let Some(memory) = report.peak_memory_bytes {
@@ -238,6 +263,21 @@ fn result_lines(report: &Report, output: &str) -> Vec<String> {
             ap(v.old_before.ap),
             ap(v.old_after.ap)
         ));
+        lines.extend(false_positive_line(report, v));
     }
     lines
+}
+
+fn false_positive_line(report: &Report, validation: &Validation) -> Option<String> {
+    let found = &validation.false_positives;
+    let rate = |name: &str| found.per_class.get(name).map_or(0.0, |class| class.per_image);
+    let new: Vec<String> =
+        report.plan.new.iter().map(|class| format!("{} {:.3}", class.name, rate(&class.name))).collect();
+    let median = found.median_old?;
+    let of = if found.old_labelled { "old classes in the data" } else { "all old classes, unlabelled here" };
+    Some(format!(
+        "false positives    a picture from score {} on: {}; median of {of} {median:.3}",
+        found.score,
+        new.join(", ")
+    ))
 }

@@ -9,8 +9,9 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::dataset::{Dataset, ImageSource, RawObject, labelled, picture_path};
+use super::dataset::{Dataset, ImageSource, Incomplete, RawObject, labelled, picture_path};
 use super::problems::ProblemKind;
+use super::segmentation;
 use crate::error::{Error, Result};
 
 #[derive(Deserialize)]
@@ -30,7 +31,14 @@ struct Image {
     width: Option<f64>,
     #[serde(default)]
     height: Option<f64>,
+    /// LVIS: categories of which the image may show more objects than are labelled.
+    #[serde(default)]
+    not_exhaustive_category_ids: Option<Vec<Id>>,
 }
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Id(#[serde(deserialize_with = "id")] String);
 
 #[derive(Deserialize)]
 struct Annotation {
@@ -46,6 +54,8 @@ struct Annotation {
     area: Option<f64>,
     #[serde(default)]
     iscrowd: Value,
+    #[serde(default)]
+    segmentation: Option<segmentation::Read>,
 }
 
 #[derive(Deserialize)]
@@ -132,12 +142,20 @@ fn parse(text: &[u8], name: &str, dir: &Path) -> Result<Dataset> {
                 bbox.len()
             )));
         };
+        let mask = match annotation.segmentation.map_or(Ok(None), segmentation::Read::understand) {
+            Ok(mask) => mask,
+            Err(why) => {
+                out.problems.add(ProblemKind::UnusableMask, || format!("{name}: {place}: {why}"));
+                None
+            }
+        };
         objects[image].push(RawObject {
             class: (*class).to_owned(),
             corners: [x, y, x + w, y + h],
             crowd: truthy(&annotation.iscrowd),
             difficult: false,
             area: annotation.area,
+            mask,
             place,
         });
     }
@@ -145,7 +163,14 @@ fn parse(text: &[u8], name: &str, dir: &Path) -> Result<Dataset> {
     for (image, raw) in file.images.iter().zip(objects) {
         let path = picture_path(dir, &image.file_name, &format!("{name}: image {}", image.id))?;
         let declared = image.width.zip(image.height).map(|(w, h)| (w as u32, h as u32));
-        out.images.extend(labelled(ImageSource::File(path), declared, raw, &mut out.problems));
+        let mut read = labelled(ImageSource::File(path), declared, raw, &mut out.problems);
+        let open = image.not_exhaustive_category_ids.iter().flatten();
+        let open: Vec<String> =
+            open.filter_map(|id| categories.get(id.0.as_str())).map(|name| (*name).to_owned()).collect();
+        if let Some(read) = read.as_mut().filter(|_| !open.is_empty()) {
+            read.incomplete = Incomplete::Classes(open);
+        }
+        out.images.extend(read);
     }
     Ok(out)
 }
@@ -211,7 +236,8 @@ mod tests {
     #[test]
     fn reads_odd_ids_and_counts_problems() {
         let dir = folder();
-        let text = r#"{"images":[{"id":"7","file_name":"a.png","width":40,"height":20},{"id":8.0,"file_name":"b.png"},
+        let text = r#"{"images":[{"id":"7","file_name":"a.png","width":40,"height":20},{"id":8.0,"file_name":"b.png",
+            "not_exhaustive_category_ids":[91.0,5]},
             {"id":9,"file_name":"none.png","width":4,"height":4}],
             "annotations":[{"id":1,"image_id":7,"category_id":"92","bbox":[10,5,20,10],"area":50,"iscrowd":0},
             {"id":1,"image_id":7.0,"category_id":91,"bbox":[30,10,20,10],"iscrowd":true},
@@ -221,6 +247,8 @@ mod tests {
         let set = parse(text.as_bytes(), "x.json", dir.path()).unwrap();
         assert_eq!(set.categories, ["r", "k"]);
         assert_eq!(set.images.len(), 2);
+        assert!(set.images[0].incomplete.is_complete());
+        assert!(set.images[1].incomplete.lacks("r") && !set.images[1].incomplete.lacks("k"));
         let [first, second] = &set.images[0].objects[..] else { panic!("two objects") };
         assert_eq!((first.class.as_str(), first.area, first.crowd), ("k", 50.0, false));
         assert_eq!(first.bbox.to_pixels(40, 20), [10.0, 5.0, 30.0, 15.0]);

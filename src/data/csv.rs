@@ -93,6 +93,7 @@ fn parse(text: &[u8], name: &str, dir: &Path) -> Result<Dataset> {
             crowd: false,
             difficult: false,
             area: None,
+            mask: None,
             place: format!("{name}:{line}"),
         });
     }

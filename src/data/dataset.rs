@@ -7,6 +7,7 @@ use super::boxes::BoxYxyx;
 use super::label_map::LabelMap;
 use super::picture::{self, Picture, PictureInfo};
 use super::problems::{ProblemKind, Problems};
+use super::segmentation::Segmentation;
 use super::tfrecord;
 use crate::error::{Error, Result};
 
@@ -48,6 +49,48 @@ pub struct LabelledImage {
     pub height: u32,
     /// The objects, boxes inside the picture and with area.
     pub objects: Vec<Object>,
+    /// Of which classes there may be more objects in it than are labelled.
+    pub incomplete: Incomplete,
+}
+
+/// Classes of which a picture may show objects that nobody labelled.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Incomplete {
+    /// None: everything is labelled.
+    #[default]
+    Nothing,
+    /// Those named.
+    Classes(Vec<String>),
+    /// Any class.
+    Everything,
+}
+
+impl Incomplete {
+    /// Whether all objects of all classes are labelled.
+    pub fn is_complete(&self) -> bool {
+        *self == Self::Nothing
+    }
+
+    /// What is lacking by either.
+    fn merge(&mut self, other: Self) {
+        *self = match (std::mem::take(self), other) {
+            (Self::Nothing, one) | (one, Self::Nothing) => one,
+            (Self::Classes(mut all), Self::Classes(more)) => {
+                all.extend(more);
+                Self::Classes(all)
+            }
+            _ => Self::Everything,
+        };
+    }
+
+    /// Whether objects of a class may be unlabelled.
+    pub fn lacks(&self, class: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Classes(names) => names.iter().any(|name| name == class),
+            Self::Everything => true,
+        }
+    }
 }
 
 /// One labelled object.
@@ -63,6 +106,8 @@ pub struct Object {
     pub difficult: bool,
     /// Area in pixels: COCO's `area` (of the mask where there is one), else the box's.
     pub area: f32,
+    /// Its mask, in pixels of the stored picture, where the data has one.
+    pub mask: Option<Segmentation>,
 }
 
 impl ImageSource {
@@ -114,6 +159,7 @@ impl Dataset {
             };
             self.problems.add(ProblemKind::SamePicture, || image.name());
             let mine = &mut self.images[at];
+            mine.incomplete.merge(image.incomplete);
             for object in image.objects {
                 if mine.objects.iter().any(|o| o.class == object.class && o.bbox.iou(&object.bbox) > 0.95) {
                     self.problems.add(ProblemKind::DuplicateObject, || {
@@ -124,6 +170,41 @@ impl Dataset {
                 }
             }
         }
+    }
+
+    /// Marks pictures as incompletely labelled. Each line of `list` is a file name, a path that ends a picture's, or a
+    /// pattern such as `*.jpg`; empty lines and lines that start with `#` say nothing.
+    ///
+    /// Errors: [`Error::Data`] for a line that fits no picture.
+    pub fn mark_incomplete(&mut self, list: &str, from: &str) -> Result<()> {
+        for (number, line) in list.lines().enumerate() {
+            let line = line.trim().trim_start_matches('\u{feff}');
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let place = || format!("{from}:{}", number + 1);
+            let pattern = glob::Pattern::new(line).map_err(|e| {
+                Error::Data(format!("{}: {line:?} is no pattern of file names: {e}", place()))
+            })?;
+            let mut fits = false;
+            for image in &mut self.images {
+                let mine = match &image.source {
+                    ImageSource::File(path) => {
+                        path.ends_with(line)
+                            || path.file_name().is_some_and(|name| pattern.matches(&name.to_string_lossy()))
+                    }
+                    ImageSource::Record { name, .. } => name == line || pattern.matches(name),
+                };
+                if mine {
+                    image.incomplete = Incomplete::Everything;
+                    fits = true;
+                }
+            }
+            if !fits {
+                return Err(Error::Data(format!("{}: no picture of the data is named {line:?}", place())));
+            }
+        }
+        Ok(())
     }
 
     /// Objects per class, crowds and difficult ones included; every category is there.
@@ -146,6 +227,11 @@ impl Dataset {
             }
         };
         self.categories.iter_mut().for_each(named);
+        for image in &mut self.images {
+            if let Incomplete::Classes(names) = &mut image.incomplete {
+                names.iter_mut().for_each(named);
+            }
+        }
         self.images
             .iter_mut()
             .flat_map(|image| &mut image.objects)
@@ -165,6 +251,8 @@ pub(super) struct RawObject {
     pub difficult: bool,
     /// COCO's `area` in pixels of the declared size.
     pub area: Option<f64>,
+    /// Its mask in pixels of the declared size.
+    pub mask: Option<Segmentation>,
     /// Where it stands, for messages.
     pub place: String,
 }
@@ -236,6 +324,13 @@ pub(super) fn assemble(
         }
         let inside = if turned { turn(info, inside).unwrap_or(inside) } else { inside };
         let own = f64::from(inside.area()) * f64::from(stored.0) * f64::from(stored.1);
+        let mask = object.mask.filter(|mask| {
+            let fits = size == stored && mask.fits(stored.1, stored.0);
+            if !fits {
+                problems.add(ProblemKind::UnusableMask, told);
+            }
+            fits
+        });
         let area = object.area.filter(|a| a.is_finite() && *a > 0.0).map_or(own, |a| a * scale);
         objects.push(Object {
             class: object.class,
@@ -243,12 +338,13 @@ pub(super) fn assemble(
             crowd: object.crowd,
             difficult: object.difficult,
             area: area as f32,
+            mask,
         });
     }
     if objects.is_empty() {
         problems.add(ProblemKind::NoObjects, || name);
     }
-    LabelledImage { source, width: stored.0, height: stored.1, objects }
+    LabelledImage { source, width: stored.0, height: stored.1, objects, incomplete: Incomplete::Nothing }
 }
 
 /// A box of the picture as EXIF shows it, as a box of the stored pixels; `None` when EXIF does not lay it on its side.
@@ -314,6 +410,7 @@ mod tests {
             crowd: false,
             difficult: false,
             area: None,
+            mask: None,
             place: "object 1".into(),
         }
     }
@@ -348,6 +445,45 @@ mod tests {
         let b = image.objects[0].bbox.to_pixels(200, 100);
         assert_eq!(b.map(f32::round), [0.0, 90.0, 20.0, 100.0]);
         assert_eq!(problems.count(ProblemKind::TurnedPicture), 1);
+    }
+
+    #[test]
+    fn marks_pictures_by_name_and_pattern() {
+        let image = |path: &str| LabelledImage {
+            source: ImageSource::File(path.into()),
+            width: 1,
+            height: 1,
+            objects: Vec::new(),
+            incomplete: Incomplete::Nothing,
+        };
+        let images = ["/d/a.jpg", "/d/sub/b.jpg", "/d/c.png"].map(image).to_vec();
+        let data = Dataset { images, ..Dataset::default() };
+        let marked = |list: &str| {
+            let mut data = data.clone();
+            data.mark_incomplete(list, "list.txt")?;
+            Ok::<_, Error>(data.images.iter().map(|i| i.incomplete.lacks("x")).collect::<Vec<bool>>())
+        };
+        assert_eq!(marked("# none\n\n").unwrap(), [false; 3]);
+        assert_eq!(marked("b.jpg\r\n").unwrap(), [false, true, false]);
+        assert_eq!(marked("sub/b.jpg\nc.png").unwrap(), [false, true, true]);
+        assert_eq!(marked("*.jpg").unwrap(), [true, true, false]);
+        assert_eq!(marked("*").unwrap(), [true; 3]);
+        let error = marked("a.jpg\nd.jpg").unwrap_err().to_string();
+        assert!(error.contains("list.txt:2") && error.contains("\"d.jpg\""), "{error}");
+        assert!(marked("[").is_err());
+    }
+
+    #[test]
+    fn what_either_source_lacks_is_lacking() {
+        let classes = |names: &[&str]| Incomplete::Classes(names.iter().map(|n| (*n).to_owned()).collect());
+        let merged = |mut a: Incomplete, b| {
+            a.merge(b);
+            a
+        };
+        assert_eq!(merged(Incomplete::Nothing, classes(&["a"])), classes(&["a"]));
+        assert_eq!(merged(classes(&["a"]), classes(&["b"])), classes(&["a", "b"]));
+        assert_eq!(merged(classes(&["a"]), Incomplete::Everything), Incomplete::Everything);
+        assert!(classes(&["a"]).lacks("a") && !classes(&["a"]).lacks("b"));
     }
 
     #[test]

@@ -11,13 +11,17 @@ mod load;
 pub mod picture;
 pub mod problems;
 pub mod records;
+mod rle;
+mod segmentation;
 pub mod tfrecord;
 pub mod voc;
 pub mod yolo;
 
 pub use boxes::BoxYxyx;
-pub use dataset::{Dataset, ImageSource, LabelledImage, Object};
+pub use dataset::{Dataset, ImageSource, Incomplete, LabelledImage, Object};
 pub use label_map::{Item, LabelMap};
 pub use load::load;
 pub use picture::Picture;
 pub use problems::{ProblemKind, Problems};
+pub use rle::Rle;
+pub use segmentation::Segmentation;

@@ -36,6 +36,8 @@ pub enum ProblemKind {
     TurnedPicture,
     /// One picture in several places of the data: its objects are put together.
     SamePicture,
+    /// A mask that is damaged, or of another size than its picture: left out, the box kept.
+    UnusableMask,
     /// A picture without objects: kept, it shows what the new classes are not.
     NoObjects,
 }
@@ -56,6 +58,9 @@ impl ProblemKind {
             Self::WrongSize => "pictures of another size than declared (boxes scaled)",
             Self::TurnedPicture => "pictures labelled as EXIF turns them (boxes turned back)",
             Self::SamePicture => "pictures found in several places (objects put together)",
+            Self::UnusableMask => {
+                "masks that are damaged or of another size than the picture (left out, boxes kept)"
+            }
             Self::NoObjects => "pictures without objects (kept as negatives)",
         }
     }
@@ -75,6 +80,7 @@ impl ProblemKind {
             Self::WrongSize => "wrong_size",
             Self::TurnedPicture => "turned_picture",
             Self::SamePicture => "same_picture",
+            Self::UnusableMask => "unusable_mask",
             Self::NoObjects => "no_objects",
         }
     }

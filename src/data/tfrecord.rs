@@ -166,6 +166,7 @@ fn read_example(
             crowd: flag("image/object/is_crowd", index) || flag("image/object/group_of", index),
             difficult: flag("image/object/difficult", index),
             area: example.floats("image/object/area").get(index).map(|v| f64::from(*v)),
+            mask: None,
             place: format!("object {}", index + 1),
         });
     }

@@ -82,6 +82,7 @@ fn objects(list: Vec<Labelled>, name: &str, problems: &mut Problems) -> Result<V
                 crowd: false,
                 difficult: object.difficult,
                 area: None,
+                mask: None,
                 place,
             }),
             _ => problems.add(ProblemKind::NoBox, || format!("{place} {}", object.name)),

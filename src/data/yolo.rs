@@ -202,6 +202,7 @@ fn parse(
             crowd: false,
             difficult: false,
             area: None,
+            mask: None,
             place,
         });
     }

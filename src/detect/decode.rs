@@ -33,6 +33,11 @@ pub struct Outputs<'a> {
 ///
 /// Rows behind `num_detections` are padding. Rows with a class below 1 or numbers that are not finite are padding too.
 pub fn decode_outputs(outputs: Outputs<'_>, min_score: f32) -> Result<Vec<Detection>> {
+    Ok(decode_rows(outputs, min_score)?.into_iter().map(|(_, detection)| detection).collect())
+}
+
+/// The same with the row of each detection, where its other outputs stand.
+pub(super) fn decode_rows(outputs: Outputs<'_>, min_score: f32) -> Result<Vec<(usize, Detection)>> {
     let Outputs { boxes, scores, classes, count } = outputs;
     let rows = scores.len();
     if boxes.len() != rows * 4 || classes.len() != rows {
@@ -51,11 +56,12 @@ pub fn decode_outputs(outputs: Outputs<'_>, min_score: f32) -> Result<Vec<Detect
     };
     let meant = if count.is_finite() && count > 0.0 { (count.round() as usize).min(rows) } else { 0 };
     let mut out = Vec::new();
-    for ((corners, &score), &class) in boxes.chunks_exact(4).zip(scores).zip(classes).take(meant) {
+    let rows = boxes.chunks_exact(4).zip(scores).zip(classes).take(meant);
+    for (row, ((corners, &score), &class)) in rows.enumerate() {
         let &[ymin, xmin, ymax, xmax] = corners else { continue };
         let bbox = BoxYxyx::new(ymin, xmin, ymax, xmax);
         if bbox.is_finite() && score.is_finite() && score >= min_score && (0.5..1e9).contains(&class) {
-            out.push(Detection { class_id: class.round() as u32, score, bbox });
+            out.push((row, Detection { class_id: class.round() as u32, score, bbox }));
         }
     }
     Ok(out)

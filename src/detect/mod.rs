@@ -8,4 +8,4 @@ mod run;
 pub use decode::{Detection, Outputs, decode_outputs};
 pub use draw::{Caption, color_of, draw};
 pub use open::{Opened, RunOptions};
-pub use run::{Detector, DetectorOptions};
+pub use run::{BoxMask, Detector, DetectorOptions};

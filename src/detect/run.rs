@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::decode::{Detection, Outputs, decode_outputs};
+use super::decode::{Detection, Outputs, decode_outputs, decode_rows};
 use super::open::{Opened, RunOptions};
 use crate::data::{LabelMap, Picture};
 use crate::error::{Error, Result};
@@ -32,6 +32,16 @@ const BOXES: &str = "detection_boxes";
 const SCORES: &str = "detection_scores";
 const CLASSES: &str = "detection_classes";
 const COUNT: &str = "num_detections";
+const MASKS: &str = "detection_masks";
+
+/// What a model says of the inside of a box.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BoxMask {
+    /// Rows and columns.
+    pub size: (usize, usize),
+    /// For each cell, row by row, how likely it belongs to the thing; in [0, 1].
+    pub values: Vec<f32>,
+}
 
 impl Detector {
     /// Loads a SavedModel folder, a zoo folder or a frozen graph.
@@ -70,6 +80,29 @@ impl Detector {
         from_tensors(&outputs, min_score)
     }
 
+    /// Whether the model gives masks.
+    pub fn has_masks(&self) -> bool {
+        self.model.outputs().contains_key(MASKS)
+    }
+
+    /// Detections with their masks, from a model that [has](Self::has_masks) them.
+    ///
+    /// Errors: [`Error::Data`] where the masks are not float32 `[1, N, rows, columns]`.
+    pub fn detect_with_masks(&self, picture: &Picture, min_score: f32) -> Result<Vec<(Detection, BoxMask)>> {
+        let outputs = self.model.run_image(&picture.rgb, picture.height as usize, picture.width as usize)?;
+        let masks = output(&outputs, MASKS)?;
+        let wrong = || Error::Data(format!("{MASKS} is {masks:?}, expected float32 [1, N, rows, columns]"));
+        let &[1, count, height, width] = &masks.shape()[..] else { return Err(wrong()) };
+        let values = masks.f32()?;
+        let one = |(row, detection): (usize, Detection)| -> Result<(Detection, BoxMask)> {
+            let cells = height * width;
+            let values = (row < count).then(|| values.get(row * cells..(row + 1) * cells)).flatten();
+            let values = values.ok_or_else(wrong)?.to_vec();
+            Ok((detection, BoxMask { size: (height, width), values }))
+        };
+        decode_rows(meant(&outputs)?, min_score)?.into_iter().map(one).collect()
+    }
+
     /// The model below.
     pub fn model(&self) -> &ServingModel {
         &self.model
@@ -78,14 +111,18 @@ impl Detector {
 
 /// Decodes what [`ServingModel::run_image`] gave.
 pub fn from_tensors(outputs: &BTreeMap<String, AnyTensor>, min_score: f32) -> Result<Vec<Detection>> {
-    let values = |name: &str| -> Result<&[f32]> {
-        outputs.get(name).ok_or_else(|| Error::Data(format!("the model gave no {name}")))?.f32()
-    };
-    let outputs = Outputs {
-        boxes: values(BOXES)?,
-        scores: values(SCORES)?,
-        classes: values(CLASSES)?,
-        count: values(COUNT)?,
-    };
-    decode_outputs(outputs, min_score)
+    decode_outputs(meant(outputs)?, min_score)
+}
+
+fn output<'a>(outputs: &'a BTreeMap<String, AnyTensor>, name: &str) -> Result<&'a AnyTensor> {
+    outputs.get(name).ok_or_else(|| Error::Data(format!("the model gave no {name}")))
+}
+
+fn meant(outputs: &BTreeMap<String, AnyTensor>) -> Result<Outputs<'_>> {
+    Ok(Outputs {
+        boxes: output(outputs, BOXES)?.f32()?,
+        scores: output(outputs, SCORES)?.f32()?,
+        classes: output(outputs, CLASSES)?.f32()?,
+        count: output(outputs, COUNT)?.f32()?,
+    })
 }

@@ -2,6 +2,8 @@
 //!
 //! After `COCOeval.computeIoU` and `COCOeval.evaluateImg` of pycocotools (cocoapi, BSD-2-Clause), in f64 as there.
 
+use crate::data::Rle;
+
 /// A labelled object. Boxes are `[x, y, width, height]` in pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Truth {
@@ -28,6 +30,13 @@ pub struct Scored {
     pub score: f64,
 }
 
+impl Scored {
+    /// Intersection over union of the boxes.
+    pub fn overlap(&self, truth: &Truth) -> f64 {
+        overlap(self.bbox, truth.bbox, false)
+    }
+}
+
 /// Least and greatest area in pixels, both inclusive.
 pub(super) type AreaRange = (f64, f64);
 
@@ -48,21 +57,43 @@ pub(super) struct Matched {
 #[derive(Debug)]
 pub(super) struct Pairs<'a> {
     truths: Vec<&'a Truth>,
-    detections: Vec<&'a Scored>,
+    /// Scores, descending.
+    scores: Vec<f64>,
+    /// Areas of the detections, pixels.
+    areas: Vec<f64>,
     /// `[detections][truths]`.
     overlaps: Vec<Vec<f64>>,
 }
 
 impl<'a> Pairs<'a> {
-    /// Keeps the `most` best detections; equal scores stay in their order.
-    pub fn new(truths: Vec<&'a Truth>, mut detections: Vec<&'a Scored>, most: usize) -> Self {
-        detections.sort_by(|a, b| b.score.total_cmp(&a.score));
-        detections.truncate(most);
-        let overlaps = detections
-            .iter()
-            .map(|d| truths.iter().map(|t| overlap(d.bbox, t.bbox, t.crowd)).collect())
-            .collect();
-        Self { truths, detections, overlaps }
+    /// Pairs boxes. Keeps the `most` best detections; equal scores stay in their order.
+    pub fn new(truths: Vec<&'a Truth>, mut detections: Vec<&Scored>, most: usize) -> Self {
+        best_first(&mut detections, most, |d| *d);
+        let of = |d: &&Scored| truths.iter().map(|t| overlap(d.bbox, t.bbox, t.crowd)).collect();
+        Self {
+            overlaps: detections.iter().map(of).collect(),
+            scores: detections.iter().map(|d| d.score).collect(),
+            areas: detections.iter().map(|d| d.bbox[2] * d.bbox[3]).collect(),
+            truths,
+        }
+    }
+
+    /// Pairs masks, likewise.
+    pub fn of_masks(
+        truths: Vec<(&'a Truth, &Rle)>,
+        mut detections: Vec<(&Scored, &Rle)>,
+        most: usize,
+    ) -> Self {
+        best_first(&mut detections, most, |(d, _)| *d);
+        let of = |(_, mask): &(_, &Rle)| {
+            truths.iter().map(|(truth, covered)| mask.overlap(covered, truth.crowd)).collect()
+        };
+        Self {
+            overlaps: detections.iter().map(of).collect(),
+            scores: detections.iter().map(|(d, _)| d.score).collect(),
+            areas: detections.iter().map(|(_, mask)| mask.area() as f64).collect(),
+            truths: truths.into_iter().map(|(truth, _)| truth).collect(),
+        }
     }
 
     /// Gives each detection, the best first, the free object that it overlaps most.
@@ -74,15 +105,15 @@ impl<'a> Pairs<'a> {
         order.sort_by_key(|t| ignored[*t]);
 
         let mut out = Matched {
-            scores: self.detections.iter().map(|d| d.score).collect(),
+            scores: self.scores.clone(),
             positives: ignored.iter().filter(|i| !**i).count(),
             ..Matched::default()
         };
         for threshold in thresholds {
             let mut taken = vec![false; self.truths.len()];
-            let mut found = Vec::with_capacity(self.detections.len());
-            let mut neither = Vec::with_capacity(self.detections.len());
-            for (detection, overlaps) in self.detections.iter().zip(&self.overlaps) {
+            let mut found = Vec::with_capacity(self.scores.len());
+            let mut neither = Vec::with_capacity(self.scores.len());
+            for (&area, overlaps) in self.areas.iter().zip(&self.overlaps) {
                 let best = self.best(overlaps, threshold.min(1.0 - 1e-10), &order, &ignored, &taken);
                 if let Some(truth) = best {
                     taken[truth] = true;
@@ -90,7 +121,7 @@ impl<'a> Pairs<'a> {
                 found.push(best.is_some());
                 neither.push(match best {
                     Some(truth) => ignored[truth],
-                    None => outside(detection.bbox[2] * detection.bbox[3]),
+                    None => outside(area),
                 });
             }
             out.found.push(found);
@@ -123,6 +154,11 @@ impl<'a> Pairs<'a> {
         }
         best
     }
+}
+
+fn best_first<T>(detections: &mut Vec<T>, most: usize, scored: impl for<'b> Fn(&'b T) -> &'b Scored) {
+    detections.sort_by(|a, b| scored(b).score.total_cmp(&scored(a).score));
+    detections.truncate(most);
 }
 
 /// Intersection over union, or over the detection's area where the object is a crowd (`bbIou` of maskApi.c).

@@ -1,26 +1,28 @@
 //! The steps of a retraining, in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::look::{Look, check_gate, of_classes};
+use super::page::{self, MapEvidence};
 use super::plan::Plan;
 use super::report::{GraphChanges, Report, Training, Validation, peak_memory};
 use crate::data::{Dataset, LabelMap, Picture};
-use crate::detect::Detector;
 use crate::error::{Error, Result};
-use crate::eval::{EvalImage, class_ids, eval_image, evaluate};
+use crate::eval::{Gate, Verdict};
 use crate::export::prove::probe_pictures;
 use crate::export::{Staging, VariableValues, flat, layer_values};
 use crate::graft::{Graft, NewClass};
 use crate::head::{Activation, Init, Kind, LayerValues, Understood};
 use crate::progress;
-use crate::runtime::{self, ServingModel, SessionConfig};
+use crate::runtime::{self, SessionConfig};
 use crate::saved_model::fingerprint::hash_bytes;
 use crate::saved_model::{Fingerprint, SavedModel};
 use crate::train::cache::CacheOptions;
 use crate::train::shards::{Keep, key};
-use crate::train::{Classes, Network, Phase, Strategy, TrainOptions, Trained, train};
+use crate::train::{Backbone, Classes, Network, Phase, Strategy, TrainOptions, Trained, train};
 
 /// Everything a retraining is told.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct Options {
     pub cache_dir: Option<PathBuf>,
     /// Most bytes of features in memory.
     pub cache_limit: u64,
+    /// Limits that the held-back data must confirm, else nothing is published.
+    pub gate: Gate,
     /// The options as given, for the report.
     pub given: serde_json::Value,
 }
@@ -50,15 +54,15 @@ pub struct Options {
 /// What came out.
 #[derive(Debug)]
 pub struct Retrained {
-    /// The folder made.
-    pub output: PathBuf,
+    /// The folder made; none where the gate said no.
+    pub output: Option<PathBuf>,
     /// Its report.
     pub report: Report,
 }
 
 /// Grows a model by the plan's classes, trains them on `data`, checks and writes everything.
 ///
-/// Errors: every error leaves the output folder as it was.
+/// Errors: every error, and a gate that says no, leaves the output folder as it was.
 pub fn retrain(
     model: SavedModel,
     understood: Understood,
@@ -68,6 +72,15 @@ pub fn retrain(
     options: &Options,
 ) -> Result<Retrained> {
     let mut clock = Clock::default();
+    match validation {
+        Some(held_back) => check_gate(&options.gate, held_back, plan)?,
+        None if options.gate.is_open() => {}
+        None => {
+            return Err(Error::Usage(
+                "a gate needs held-back data: give --validation DATA or a fraction".into(),
+            ));
+        }
+    }
     let adds: Vec<NewClass> =
         plan.new.iter().map(|c| NewClass { name: c.name.clone(), init: Init::Silent }).collect();
     let graft = Graft::new(model, understood, &adds)?;
@@ -102,12 +115,15 @@ pub fn retrain(
     drop(variables);
     clock.lap("open network");
     let background = graft.understood.located.background;
-    let keep = options.cache_dir.as_ref().map(|dir| -> Result<Keep> {
+    // Which kept rows belong to incomplete pictures is known only to the run that showed them.
+    let complete = data.images.iter().all(|image| image.incomplete.is_complete());
+    let keep = options.cache_dir.as_ref().filter(|_| complete).map(|dir| -> Result<Keep> {
         Ok(Keep { dir: dir.clone(), key: features_key(&source, data, plan, options, &tensorflow.version)? })
     });
     let keep = keep.transpose()?;
     let cache = CacheOptions { keep: keep.clone(), ..staging_cache(&staging, options) };
     let trained = run_training(&network, data, plan, &old, background, cache, options)?;
+    let maps = page::gather(network.shape(), &trained.statistics.matched_by_map, plan.new.len());
     drop(network);
     clock.seconds.insert("features", trained.statistics.feature_seconds);
     clock.seconds.insert("fit", trained.statistics.fit_seconds);
@@ -121,16 +137,14 @@ pub fn retrain(
     clock.lap("verify");
     spinner.finish_and_clear();
 
-    let validation = match validation {
-        None => None,
-        Some(v) => Some(validate(v, served, written, plan)?),
-    };
-    if validation.is_some() {
-        clock.lap("validate");
-    }
+    let look = Look::take(data, validation, [served, written], plan)?;
+    let validation = look.held_back.then(|| look.validation());
+    let gate = validation.as_ref().filter(|_| !options.gate.is_open());
+    let gate = gate.map(|validation| judge(&options.gate, validation, plan)).transpose()?;
+    clock.lap("look");
     let mut result = Fingerprint::of(&staging.path().join("saved_model"))?;
     result.path = options.output.join("saved_model").display().to_string();
-    let report = Report {
+    let mut report = Report {
         schema: 1,
         versions: BTreeMap::from([
             ("tfgraft", env!("CARGO_PKG_VERSION").to_owned()),
@@ -141,7 +155,7 @@ pub fn retrain(
         plan: plan.clone(),
         options: options.given.clone(),
         data_problems: data.problems.clone(),
-        training: training(&trained, options, &graft, plan.new.len()),
+        training: training(&trained, options, &graft, maps, plan.new.len()),
         proof,
         old_scores,
         weights,
@@ -150,15 +164,31 @@ pub fn retrain(
             added: graft.grown.changes.added.clone(),
         },
         validation,
-        seconds: clock.finish(),
+        gate,
+        seconds: clock.seconds(),
         peak_memory_bytes: peak_memory(),
     };
+    if report.gate.as_ref().is_some_and(|verdict| !verdict.passed) {
+        // The staging folder goes, the report is all there is.
+        return Ok(Retrained { output: None, report });
+    }
+    let file = staging.path().join("report.html");
+    fs::write(&file, page::html(&report, &look)?).map_err(|e| Error::io(&file, e))?;
+    clock.lap("page");
+    report.seconds = clock.seconds();
     report.write(&staging.path().join("report.json"))?;
     let output = staging.publish()?;
     if let Some(keep) = keep {
         keep.remove();
     }
-    Ok(Retrained { output, report })
+    Ok(Retrained { output: Some(output), report })
+}
+
+fn judge(gate: &Gate, validation: &Validation, plan: &Plan) -> Result<Verdict> {
+    let is_new = |name: &str| plan.new.iter().any(|class| class.name == name);
+    let new = of_classes(&validation.per_class, is_new);
+    let old = of_classes(&validation.per_class, |name| !is_new(name));
+    gate.judge(&new, &validation.per_old_class_before, &old)
 }
 
 /// Spilled features live in the staging folder unless told otherwise, so that they vanish with it.
@@ -249,7 +279,13 @@ fn probes(data: &Dataset) -> Result<Vec<Picture>> {
     Ok(probes)
 }
 
-fn training(trained: &Trained, options: &Options, graft: &Graft, added: usize) -> Training {
+fn training(
+    trained: &Trained,
+    options: &Options,
+    graft: &Graft,
+    maps: Vec<MapEvidence>,
+    added: usize,
+) -> Training {
     let s = &trained.statistics;
     let anchors = |layer: usize| graft.understood.layers[layer].axis.outer.unwrap_or(1);
     let rows = |(layer, counts): (usize, &Vec<usize>)| {
@@ -264,35 +300,12 @@ fn training(trained: &Trained, options: &Options, graft: &Graft, added: usize) -
         views: s.views,
         rows: s.rows.clone(),
         matched_anchors: s.matched.iter().enumerate().map(rows).collect(),
+        incomplete_pictures: s.incomplete,
+        ignored_anchors: s.ignored,
+        maps,
         losses: trained.losses.clone(),
         cache_bytes: [s.memory_bytes, s.disk_bytes],
     }
-}
-
-/// COCO measures on held-back data, old classes with both models.
-fn validate(data: &Dataset, old: ServingModel, new: ServingModel, plan: &Plan) -> Result<Validation> {
-    let ids = class_ids(data, &plan.labels, "of the result")?;
-    let names: BTreeMap<u32, String> = ids.iter().map(|(name, &id)| (id, name.clone())).collect();
-    let new_names: BTreeSet<&str> = plan.new.iter().map(|c| c.name.as_str()).collect();
-    let bar = progress::bar(2 * data.images.len() as u64, "validation");
-    let measure = |model: ServingModel| -> Result<_> {
-        let detector = Detector::new(model, plan.labels.clone());
-        let mut images: Vec<EvalImage> = Vec::new();
-        for image in &data.images {
-            images.push(eval_image(image, &ids, &detector.detect(&image.picture()?, 0.0)?));
-            bar.inc(1);
-        }
-        Ok(evaluate(&images, &names))
-    };
-    let (before, after) = (measure(old)?, measure(new)?);
-    bar.finish_and_clear();
-    Ok(Validation {
-        images: data.images.len(),
-        old_before: before.mean(|name| !new_names.contains(name)),
-        old_after: after.mean(|name| !new_names.contains(name)),
-        new_after: after.mean(|name| new_names.contains(name)),
-        per_class: after.per_class.clone(),
-    })
 }
 
 /// Seconds by phase.
@@ -319,8 +332,10 @@ impl Clock {
         self.last = Instant::now();
     }
 
-    fn finish(mut self) -> BTreeMap<&'static str, f64> {
-        self.seconds.insert("total", self.start.elapsed().as_secs_f64());
-        self.seconds
+    /// Seconds of the phases so far, and their sum with all between them.
+    fn seconds(&self) -> BTreeMap<&'static str, f64> {
+        let mut seconds = self.seconds.clone();
+        seconds.insert("total", self.start.elapsed().as_secs_f64());
+        seconds
     }
 }

@@ -1,11 +1,15 @@
 //! The main job: from a model and labelled pictures to a model with more classes.
 //!
-//! [`plan`] decides what is new, [`flow`] does the steps of a retraining in order, [`report`] says what happened.
+//! [`plan`] decides what is new, [`flow`] does the steps of a retraining in order, [`look`] holds source and result
+//! against each other, [`report`] says what happened, and `page` shows it.
 
 pub mod flow;
+pub mod look;
+mod page;
 pub mod plan;
 pub mod report;
 
 pub use flow::{Options, Retrained, retrain};
+pub use page::MapEvidence;
 pub use plan::Plan;
 pub use report::Report;

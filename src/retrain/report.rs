@@ -7,10 +7,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::page::MapEvidence;
 use super::plan::Plan;
 use crate::data::Problems;
 use crate::error::{Error, Result};
-use crate::eval::ClassMetrics;
+use crate::eval::{ClassMetrics, FalsePositives, FiredOn, Verdict};
 use crate::export::changes::WeightChanges;
 use crate::export::prove::Proof;
 use crate::saved_model::Fingerprint;
@@ -46,6 +47,9 @@ pub struct Report {
     /// Measures on the validation data, where there was any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
+    /// What the gate said, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Verdict>,
     /// Seconds by phase.
     pub seconds: BTreeMap<&'static str, f64>,
     /// Most memory the process held, bytes; none where the system does not say.
@@ -74,6 +78,12 @@ pub struct Training {
     pub rows: Vec<usize>,
     /// Anchors matched as the OD API matches them, by class layer and anchor: [layer][anchor][new class].
     pub matched_anchors: Vec<Vec<Vec<usize>>>,
+    /// The same counts by feature map, with the sizes of the anchors.
+    pub maps: Vec<MapEvidence>,
+    /// Pictures that may show unlabelled objects.
+    pub incomplete_pictures: usize,
+    /// Anchors in them that were ignored since they score like labelled objects, by class.
+    pub ignored_anchors: usize,
     /// Loss by step.
     pub losses: Vec<f64>,
     /// Bytes of features in memory and on disk.
@@ -93,6 +103,14 @@ pub struct Validation {
     pub new_after: ClassMetrics,
     /// Each class, result.
     pub per_class: BTreeMap<String, ClassMetrics>,
+    /// Each old class, source model.
+    pub per_old_class_before: BTreeMap<String, ClassMetrics>,
+    /// False detections of the result.
+    pub false_positives: FalsePositives,
+    /// What fires on the objects of each class, source model: what old classes make of new objects.
+    pub confusion_before: BTreeMap<String, FiredOn>,
+    /// The same of the result.
+    pub confusion_after: BTreeMap<String, FiredOn>,
 }
 
 impl Report {

@@ -136,7 +136,7 @@ impl<'a> Examples<'a> {
                 truths.iter().map(|t| t.bbox.iou(anchor).max(t.bbox.iou(&decoded))).fold(0.0, f32::max)
             })
             .collect();
-        for (level, x) in self.shape.levels.iter().zip(&shown.features.levels) {
+        for (map, (level, x)) in self.shape.levels.iter().zip(&shown.features.levels).enumerate() {
             let x = x.f32()?;
             for kept in select(level, shown.number, &near, |anchor| matched[anchor].is_some()) {
                 let first = level.first_anchor + kept.cell * level.anchors;
@@ -144,7 +144,7 @@ impl<'a> Examples<'a> {
                 for a in 0..level.anchors {
                     let class = matched[first + a].map(|t| truths[t].class);
                     if let Some(class) = class {
-                        positive(level.layer, a, class);
+                        positive(map, a, class);
                     }
                     classes.push(class.map_or(-1.0, |class| class as f32));
                 }

@@ -1,5 +1,6 @@
 //! Runs the frozen network over all views of all pictures, each once.
 
+use std::rc::Rc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
@@ -37,11 +38,14 @@ pub struct Shown {
     pub of_picture: usize,
     /// The objects in it.
     pub truths: Vec<Truth>,
+    /// The classes, by number, of which its picture may show objects that are not labelled.
+    pub open: Rc<[usize]>,
     /// What the network made of it.
     pub features: ViewFeatures,
 }
 
 struct Rendered {
+    picture: usize,
     number: usize,
     of_picture: usize,
     truths: Vec<Truth>,
@@ -61,6 +65,12 @@ impl Showing<'_> {
     /// The number of views of all pictures.
     pub fn count(&self, geometry: Geometry) -> usize {
         (0..self.dataset.images.len()).map(|number| self.plan(number, geometry).len()).sum()
+    }
+
+    fn open(&self, picture: usize) -> Rc<[usize]> {
+        let Some(image) = self.dataset.images.get(picture) else { return Rc::from([]) };
+        let open = self.classes.iter().filter(|(name, _)| image.incomplete.lacks(name));
+        open.map(|(_, class)| *class).collect()
     }
 
     fn truths(&self, image: &LabelledImage, view: &View, content: (f64, f64)) -> Vec<Truth> {
@@ -100,7 +110,8 @@ impl Showing<'_> {
                 }
                 let rgb = render(&picture, view, shape.input, shape.geometry);
                 let truths = self.truths(image, view, content);
-                if to.send(Ok(Rendered { number, of_picture: plan.len(), truths, rgb })).is_err() {
+                if to.send(Ok(Rendered { picture: at, number, of_picture: plan.len(), truths, rgb })).is_err()
+                {
                     return;
                 }
                 number += 1;
@@ -126,10 +137,10 @@ impl Showing<'_> {
                 .map_err(|error| Error::Data(format!("no thread to read pictures with: {error}")))?;
             // An error returns from this block, which closes the channel and so ends the thread.
             for rendered in from {
-                let Rendered { number, of_picture, truths, rgb } = rendered?;
+                let Rendered { picture, number, of_picture, truths, rgb } = rendered?;
                 let features = backbone.run(&rgb, height, width)?;
                 check_features(shape, &features)?;
-                visit(Shown { number, of_picture, truths, features })?;
+                visit(Shown { number, of_picture, truths, open: self.open(picture), features })?;
             }
             render.join().map_err(|_| Error::Data("the thread that reads pictures failed".into()))
         })

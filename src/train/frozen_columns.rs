@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use super::cache::FeatureCache;
+use super::incomplete::{Kept, ROUNDS};
 use super::lbfgs::{self, Limits};
 use super::objective::{self, Objective};
 use super::parameters::{Parameters, Penalties};
@@ -67,30 +68,50 @@ pub struct FitResult {
     pub evaluations: usize,
     /// Effective positives, sums of weight · target: for each layer [anchors, classes].
     pub positives: Vec<Vec<f64>>,
+    /// Anchors of pictures with incomplete labels that score like labelled objects and were ignored, by class.
+    pub ignored: usize,
     /// Seconds.
     pub seconds: f64,
 }
 
 /// Fits the new columns to the kept rows; `step` hears of each step's number and loss.
 ///
-/// `old` are the old layers, of which column 0 is the background where `background` says so.
+/// `old` are the old layers, of which column 0 is the background where `background` says so. Where rows are `open` the
+/// fit is done in rounds, see [`super::incomplete`]; losses and steps are then those of all rounds, one after the other.
 pub fn fit(
-    cache: &FeatureCache,
+    kept: Kept<'_>,
     sizes: &[LayerSize],
     old: &[LayerValues],
     background: bool,
     classes: usize,
     options: &FitOptions,
-    step: impl FnMut(usize, f64),
+    mut step: impl FnMut(usize, f64),
 ) -> Result<FitResult> {
+    let Kept { cache, open } = kept;
     let start = Instant::now();
     let moments = objective::moments(cache, sizes)?;
     let positives = positives(cache, sizes, classes)?;
     let parameters = Parameters::new(sizes, old, background, moments, classes, &options.penalties)?;
-    let objective =
+    let mut objective =
         Objective::new(cache, &parameters, sizes, classes, options.positive_weight, options.threads)?;
-    let evaluate = |t: &[f64]| objective.evaluate(t);
-    let minimum = lbfgs::minimise(evaluate, vec![0.0; parameters.len()], options.limits, step)?;
+    let mut solve = |objective: &Objective<'_>| {
+        let evaluate = |t: &[f64]| objective.evaluate(t);
+        lbfgs::minimise(evaluate, vec![0.0; parameters.len()], options.limits, &mut step)
+    };
+    if !open.is_empty() {
+        objective.reweigh(open.first(cache, sizes, classes)?);
+    }
+    let mut minimum = solve(&objective)?;
+    let (mut losses, mut evaluations, mut ignored) = (minimum.values.clone(), minimum.evaluations, 0);
+    let more = if open.is_empty() { 0 } else { ROUNDS };
+    for _ in 0..more {
+        let weights;
+        (weights, ignored) = open.next(cache, sizes, classes, &parameters.columns(&minimum.point))?;
+        objective.reweigh(weights);
+        minimum = solve(&objective)?;
+        losses.extend(&minimum.values);
+        evaluations += minimum.evaluations;
+    }
     let scaled = |values: &[f64]| values.iter().map(|v| (v * options.calibration) as f32).collect();
     let columns = parameters
         .columns(&minimum.point)
@@ -100,9 +121,10 @@ pub fn fit(
     Ok(FitResult {
         columns,
         iterations: minimum.values.len() - 1,
-        losses: minimum.values,
-        evaluations: minimum.evaluations,
+        losses,
+        evaluations,
         positives,
+        ignored,
         seconds: start.elapsed().as_secs_f64(),
     })
 }

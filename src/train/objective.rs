@@ -2,6 +2,7 @@
 //! numbers.
 
 use super::cache::FeatureCache;
+use super::incomplete::Weights;
 use super::loss::LossGraph;
 use super::parameters::{Columns, Moments, Parameters};
 use super::shape::LayerSize;
@@ -23,6 +24,7 @@ pub struct Objective<'a> {
     sizes: &'a [LayerSize],
     classes: usize,
     graph: LossGraph,
+    weights: Weights,
 }
 
 impl<'a> Objective<'a> {
@@ -37,7 +39,12 @@ impl<'a> Objective<'a> {
     ) -> Result<Self> {
         let config = SessionConfig { threads, optimize: false };
         let graph = LossGraph::cross_entropy(positive_weight, &config)?;
-        Ok(Self { cache, parameters, sizes, classes, graph })
+        Ok(Self { cache, parameters, sizes, classes, graph, weights: Weights::new() })
+    }
+
+    /// Lets weights stand in for those of the kept rows.
+    pub fn reweigh(&mut self, weights: Weights) {
+        self.weights = weights;
     }
 
     /// Value and slope.
@@ -71,6 +78,7 @@ impl<'a> Objective<'a> {
                 let [x, y, v] = parts else {
                     return Err(Error::Data("kept rows without features, targets and weights".into()));
                 };
+                let v = self.weights.get(&(layer, chunk)).unwrap_or(v);
                 self.graph.run(&[("x", x), ("w", &w), ("b", &b), ("y", y), ("v", v)])
             })?;
             let Some(got) = got else { continue };

@@ -7,6 +7,7 @@ use super::cache::{CacheOptions, FeatureCache};
 use super::copy_back::{self, DescentOptions, Examples, descend};
 use super::features::{Showing, Shown};
 use super::frozen_columns::{FitOptions, fit};
+use super::incomplete::{Kept, OpenRows};
 use super::objective;
 use super::parameters::old_columns;
 use super::shape::{Backbone, NetworkShape};
@@ -93,6 +94,12 @@ pub struct Statistics {
     /// Sums of weight · target, one unit per picture's worth of views: for each layer [anchors, classes]. Empty for
     /// copy-back.
     pub positives: Vec<Vec<f64>>,
+    /// The same by feature map instead of class layer, which several maps may share.
+    pub matched_by_map: Vec<Vec<usize>>,
+    /// Pictures with incomplete labels.
+    pub incomplete: usize,
+    /// Anchors of those that were ignored since they score like objects, by class.
+    pub ignored: usize,
     /// Seconds until all features were there.
     pub feature_seconds: f64,
     /// Seconds of the solver.
@@ -141,6 +148,13 @@ pub fn train(
         return Err(Error::Usage("--views 0 shows the network nothing; expected at least 1".into()));
     }
     let copy_back = matches!(options.strategy, Strategy::CopyBack(_));
+    if copy_back && dataset.images.iter().any(|image| !image.incomplete.is_complete()) {
+        return Err(Error::Usage(
+            "the data has pictures with incomplete labels, which --strategy copy-back would take for background; use \
+             frozen-columns"
+                .into(),
+        ));
+    }
     let first_new = if copy_back { columns } else { 0 };
     let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
     if copy_back {
@@ -153,9 +167,11 @@ pub fn train(
     let total = showing.count(shape.geometry);
     let mut statistics = Statistics {
         images: dataset.images.len(),
+        incomplete: dataset.images.iter().filter(|image| !image.incomplete.is_complete()).count(),
         boxes,
         views: total,
         matched: sizes.iter().map(|size| vec![0; size.anchors * added]).collect(),
+        matched_by_map: shape.levels.iter().map(|level| vec![0; level.anchors * added]).collect(),
         ..Statistics::default()
     };
     let cache = options.cache.clone();
@@ -163,11 +179,12 @@ pub fn train(
         Strategy::FrozenColumns(fit_options) => {
             let widths = sizes.iter().map(|&size| objective::row_widths(size, added)).collect();
             let mut cache = FeatureCache::new(widths, cache);
-            let first = resume(&mut cache, &mut statistics)?;
+            let first = resume(&mut cache, shape, &mut statistics)?;
+            let mut open = OpenRows::new(sizes.len());
             showing.run(backbone, first, |shown| {
-                keep_soft(&mut cache, shape, &shown, added)?;
+                keep_soft(&mut cache, &mut open, shape, &shown, added)?;
                 count_matched(&mut statistics, shape, &shown, added);
-                cache.view_done(|| flat_counts(&statistics.matched))?;
+                cache.view_done(|| flat_counts(&statistics.matched_by_map))?;
                 progress(Phase::Features { done: shown.number + 1, total });
                 Ok(())
             })?;
@@ -175,10 +192,12 @@ pub fn train(
             cache.finish()?;
             note(&mut statistics, &cache, start);
             let limit = fit_options.limits.iterations;
-            let result = fit(&cache, &sizes, old, background, added, fit_options, |done, loss| {
+            let kept = Kept { cache: &cache, open: &open };
+            let result = fit(kept, &sizes, old, background, added, fit_options, |done, loss| {
                 progress(Phase::Fit { done, total: limit, loss });
             })?;
             statistics.positives = result.positives;
+            statistics.ignored = result.ignored;
             statistics.fit_seconds = result.seconds;
             let (columns, losses, iterations) = (result.columns, result.losses, result.iterations);
             Trained { columns, losses, iterations, statistics }
@@ -187,14 +206,14 @@ pub fn train(
             let widths = sizes.iter().map(|&size| copy_back::row_widths(size)).collect();
             let mut cache = FeatureCache::new(widths, cache);
             let examples = Examples::new(shape, &sizes, old, background, descent.threads)?;
-            let first = resume(&mut cache, &mut statistics)?;
+            let first = resume(&mut cache, shape, &mut statistics)?;
             showing.run(backbone, first, |shown| {
-                examples.keep(&mut cache, &shown, |layer, anchor, class| {
+                examples.keep(&mut cache, &shown, |map, anchor, class| {
                     if let Some(new) = class.checked_sub(columns).filter(|new| *new < added) {
-                        statistics.matched[layer][anchor * added + new] += 1;
+                        count_one(&mut statistics, shape, map, anchor * added + new);
                     }
                 })?;
-                cache.view_done(|| flat_counts(&statistics.matched))?;
+                cache.view_done(|| flat_counts(&statistics.matched_by_map))?;
                 progress(Phase::Features { done: shown.number + 1, total });
                 Ok(())
             })?;
@@ -241,7 +260,13 @@ fn count_boxes(dataset: &Dataset, classes: &Classes) -> Result<Vec<usize>> {
     Ok(boxes)
 }
 
-fn keep_soft(cache: &mut FeatureCache, shape: &NetworkShape, shown: &Shown, classes: usize) -> Result<()> {
+fn keep_soft(
+    cache: &mut FeatureCache,
+    open: &mut OpenRows,
+    shape: &NetworkShape,
+    shown: &Shown,
+    classes: usize,
+) -> Result<()> {
     let targets = soft(&shape.anchors, &shown.features.boxes, &shown.truths, classes);
     let of_picture = shown.of_picture.max(1) as f32;
     let mut weights = Vec::new();
@@ -255,6 +280,7 @@ fn keep_soft(cache: &mut FeatureCache, shape: &NetworkShape, shown: &Shown, clas
                 .extend(targets.weight[first..first + wide].iter().map(|w| w * kept.stands_for / of_picture));
             let features = &x[kept.cell * level.depth..(kept.cell + 1) * level.depth];
             cache.push(level.layer, &[features, &targets.target[first..first + wide], &weights])?;
+            open.push(level.layer, &shown.open);
         }
     }
     Ok(())
@@ -262,20 +288,26 @@ fn keep_soft(cache: &mut FeatureCache, shape: &NetworkShape, shown: &Shown, clas
 
 fn count_matched(statistics: &mut Statistics, shape: &NetworkShape, shown: &Shown, added: usize) {
     let matched = matched(&shape.anchors, &shown.truths);
-    for level in &shape.levels {
+    for (map, level) in shape.levels.iter().enumerate() {
         for at in 0..level.cells() * level.anchors {
             if let Some(t) = matched[level.first_anchor + at] {
-                statistics.matched[level.layer][at % level.anchors * added + shown.truths[t].class] += 1;
+                count_one(statistics, shape, map, at % level.anchors * added + shown.truths[t].class);
             }
         }
     }
 }
 
 /// Takes over what a killed run has left: the number of the first view that is still to be shown.
-fn resume(cache: &mut FeatureCache, statistics: &mut Statistics) -> Result<usize> {
+fn resume(cache: &mut FeatureCache, shape: &NetworkShape, statistics: &mut Statistics) -> Result<usize> {
     let (views, counts) = cache.resume()?;
-    let all = statistics.matched.iter_mut().flatten();
-    all.zip(counts).for_each(|(count, kept)| *count = kept as usize);
+    let mut counts = counts.into_iter();
+    for (map, level) in shape.levels.iter().enumerate() {
+        let total = &mut statistics.matched[level.layer];
+        for ((here, total), kept) in statistics.matched_by_map[map].iter_mut().zip(total).zip(&mut counts) {
+            *here = kept as usize;
+            *total += kept as usize;
+        }
+    }
     statistics.resumed = views;
     if views > 0 {
         tracing::info!("{views} of {} views were there from a run that did not end", statistics.views);
@@ -285,6 +317,11 @@ fn resume(cache: &mut FeatureCache, statistics: &mut Statistics) -> Result<usize
 
 fn flat_counts(matched: &[Vec<usize>]) -> Vec<u64> {
     matched.iter().flatten().map(|&n| n as u64).collect()
+}
+
+fn count_one(statistics: &mut Statistics, shape: &NetworkShape, map: usize, place: usize) {
+    statistics.matched[shape.levels[map].layer][place] += 1;
+    statistics.matched_by_map[map][place] += 1;
 }
 
 fn note(statistics: &mut Statistics, cache: &FeatureCache, start: Instant) {
