@@ -4,7 +4,7 @@
 
 KIND: old       things of the label map's classes
       held-out  the same in the style that training never shows
-      new       one to three things of the new classes, with old ones around them
+      new       one or two things of the new classes, with old ones around them
 """
 import json
 import multiprocessing
@@ -183,10 +183,10 @@ def compose(kind, pool, seed):
     while True:
         scene = Scene(rng)
         count = int(rng.integers(2, 6))
-        # One to three of the first are new.
-        first = int(rng.integers(1, 4)) if kind == "new" else 0
-        for number in range(max(count, first)):
-            if number < first:
+        # What a picture was taken for stands in front: new things come last.
+        new_things = int(rng.integers(1, 3)) if kind == "new" else 0
+        for number in range(count):
+            if number >= count - new_things:
                 key = new[rng.integers(len(new))]
                 label, style, _ = NEW[key]
                 image = pool[key][style][0]
@@ -195,7 +195,7 @@ def compose(kind, pool, seed):
                 label = int(key)
             any(scene.place(image, label) for _ in range(12))
         boxes = list(scene.boxes())
-        if boxes and len(boxes) == len(scene.things) and (kind != "new" or boxes[0][0] > OLD):
+        if boxes and len(boxes) == len(scene.things) and (kind != "new" or boxes[-1][0] > OLD):
             return scene.finish(), boxes, int(rng.integers(72, 92))
 
 

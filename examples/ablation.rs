@@ -1,0 +1,167 @@
+//! What each part of the fit is worth: retrains with one part changed at a time, on so many pictures of each new class.
+//!
+//!     cargo run --release --example ablation -- MODEL TRAIN TEST [--pictures 1,5,30,all] [--seeds 5] [--variants NAME,...]
+//!
+//! Prints a table: mean over seeds (of views and of the choice of pictures) and standard deviation of the new classes' AP,
+//! AP50 and false positives. A model is written, read and measured as `retrain --validation` does.
+#![allow(clippy::print_stdout)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use tfgraft::Error;
+use tfgraft::data::{Dataset, LabelMap, load};
+use tfgraft::head::understand;
+use tfgraft::retrain::{Options, Plan, retrain};
+use tfgraft::saved_model::SavedModel;
+use tfgraft::train::Strategy;
+use tfgraft::train::cache::DEFAULT_LIMIT;
+use tfgraft::train::copy_back::DescentOptions;
+use tfgraft::train::frozen_columns::FitOptions;
+
+/// A change of one part. The first is the tool as it is.
+struct Variant {
+    name: &'static str,
+    views: Option<usize>,
+    change: fn(&mut FitOptions),
+}
+
+const VARIANTS: &[Variant] = &[
+    Variant { name: "default", views: None, change: |_| {} },
+    Variant { name: "one-view", views: Some(1), change: |_| {} },
+    Variant { name: "no-likeness", views: None, change: |o| o.penalties.likeness = 1e9 },
+    Variant { name: "likeness-only", views: None, change: |o| o.penalties.columns = 1e9 },
+    Variant { name: "anchors-apart", views: None, change: |o| o.penalties.share = 0.5 },
+    Variant { name: "weak-penalty", views: None, change: |o| o.penalties.columns = 6.0 },
+    Variant { name: "strong-penalty", views: None, change: |o| o.penalties.columns = 600.0 },
+    Variant { name: "equal-weights", views: None, change: |o| o.positive_weight = 1.0 },
+    Variant { name: "to-the-optimum", views: None, change: |o| o.limits.iterations = 1000 },
+    Variant { name: "uncalibrated", views: None, change: |o| o.calibration = 1.0 },
+];
+
+/// What the variants are measured against: the recipe of 2017.
+const COPY_BACK: &str = "copy-back";
+
+struct Given {
+    model: String,
+    train: Dataset,
+    test: Dataset,
+    pictures: Vec<Option<usize>>,
+    seeds: u64,
+    variants: Vec<String>,
+}
+
+fn main() -> Result<(), Error> {
+    let given = Given::parse()?;
+    println!("| variant | pictures of each class | AP | AP50 | seconds |\n|---|---|---|---|---|");
+    for &pictures in &given.pictures {
+        for variant in &given.variants {
+            let runs = (0..given.seeds)
+                .map(|seed| given.run(variant, pictures, seed))
+                .collect::<Result<Vec<_>, _>>()?;
+            let column = |at: usize| spread(runs.iter().map(|run| run[at]));
+            let count = pictures.map_or("all".to_owned(), |k| k.to_string());
+            println!("| {variant} | {count} | {} | {} | {} |", column(0), column(1), column(2));
+        }
+    }
+    Ok(())
+}
+
+/// Mean ± standard deviation.
+fn spread(values: impl Iterator<Item = f64> + Clone) -> String {
+    let count = values.clone().count().max(1) as f64;
+    let mean = values.clone().sum::<f64>() / count;
+    let variance = values.map(|v| (v - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    format!("{mean:.3} ± {:.3}", variance.sqrt())
+}
+
+impl Given {
+    fn parse() -> Result<Self, Error> {
+        let mut plain = Vec::new();
+        let mut options: BTreeMap<String, String> = BTreeMap::new();
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match argument.strip_prefix("--") {
+                Some(name) => drop(options.insert(name.to_owned(), arguments.next().unwrap_or_default())),
+                None => plain.push(argument),
+            }
+        }
+        let [model, train, test] = &plain[..] else {
+            return Err(Error::Usage("expected MODEL TRAIN TEST".into()));
+        };
+        let list = |name: &str, default: String| -> Vec<String> {
+            options.get(name).unwrap_or(&default).split(',').map(str::to_owned).collect()
+        };
+        let every: Vec<&str> = VARIANTS.iter().map(|v| v.name).chain([COPY_BACK]).collect();
+        let variants = list("variants", every.join(","));
+        if let Some(unknown) = variants.iter().find(|v| !every.contains(&v.as_str())) {
+            return Err(Error::Usage(format!("{unknown}: expected one of {}", every.join(", "))));
+        }
+        Ok(Self {
+            model: model.clone(),
+            train: load(&[train], None)?,
+            test: load(&[test], None)?,
+            pictures: list("pictures", "1,5,30,all".to_owned()).iter().map(|k| k.parse().ok()).collect(),
+            seeds: options.get("seeds").and_then(|s| s.parse().ok()).unwrap_or(5),
+            variants,
+        })
+    }
+
+    /// AP and AP50 of the new classes on the test pictures, and seconds without measuring.
+    fn run(&self, variant: &str, pictures: Option<usize>, seed: u64) -> Result<[f64; 3], Error> {
+        let model = SavedModel::read(Path::new(&self.model))?;
+        let understood = understand(model.meta())?;
+        let classes = understood.located.classes;
+        let (labels, from) =
+            LabelMap::for_model(None, model.source.label_map.as_deref(), || Ok(classes as u32))?;
+        let (mut data, mut test) = (self.train.clone(), self.test.clone());
+        data.name_classes(&labels);
+        test.name_classes(&labels);
+        if let Some(count) = pictures {
+            choose(&mut data, &labels, count, seed);
+        }
+        let plan = Plan::new(&data, &labels, &from, classes, &[])?;
+        let found = VARIANTS.iter().find(|v| v.name == variant);
+        let strategy = match found {
+            Some(variant) => {
+                let mut options = FitOptions::default();
+                (variant.change)(&mut options);
+                Strategy::FrozenColumns(options)
+            }
+            None => Strategy::CopyBack(DescentOptions { seed, ..DescentOptions::default() }),
+        };
+        let folder = tempfile::tempdir().map_err(|e| Error::io(Path::new("a temporary folder"), e))?;
+        let options = Options {
+            output: folder.path().join("model"),
+            overwrite: false,
+            strategy,
+            views: found.and_then(|v| v.views),
+            seed,
+            threads: None,
+            tensorflow: None,
+            cache_dir: None,
+            cache_limit: DEFAULT_LIMIT,
+            gate: Default::default(),
+            given: serde_json::Value::Null,
+        };
+        let report = retrain(model, understood, &data, Some(&test), &plan, &options)?.report;
+        let seconds = |phase: &str| report.seconds.get(phase).copied().unwrap_or(0.0);
+        let measures = report.validation.map(|v| v.new_after);
+        let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        let (ap, ap50) = measures.map_or((f64::NAN, f64::NAN), |m| (number(m.ap), number(m.ap50)));
+        Ok([ap, ap50, seconds("total") - seconds("validate")])
+    }
+}
+
+/// Keeps `count` pictures of each new class, which ones by the seed.
+fn choose(data: &mut Dataset, labels: &LabelMap, count: usize, seed: u64) {
+    let mut order: Vec<usize> = (0..data.images.len()).collect();
+    order.sort_by_key(|i| Sha256::digest(format!("{seed} {i}")).to_vec());
+    let mut kept = BTreeSet::new();
+    for class in data.categories.iter().filter(|name| labels.by_name(name).is_none()) {
+        let showing = |&i: &usize| data.images[i].objects.iter().any(|o| &o.class == class && !o.crowd);
+        kept.extend(order.iter().copied().filter(showing).take(count));
+    }
+    data.images = kept.into_iter().map(|i| data.images[i].clone()).collect();
+}

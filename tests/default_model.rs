@@ -1,0 +1,95 @@
+//! The main job on the model and pictures that come with the project: new classes found, old ones as they were.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use tempfile::tempdir;
+
+/// Average precision at .5 that new classes must reach on pictures that were not trained on.
+const NEW_AP50: f64 = 0.9;
+/// The same of old classes before anything is grown.
+const OLD_AP50: f64 = 0.6;
+/// "Equal to three digits".
+const SAME: f64 = 5e-4;
+
+fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
+}
+
+fn retrain(output: &Path, more: &[&str]) -> Value {
+    let mut command = common::tfgraft();
+    command.args(["retrain", "--quiet", "--data"]).arg(testdata("scenes/new_train/annotations.json"));
+    command.args(more).arg("--output").arg(output).arg(testdata("default_model")).assert().success();
+    serde_json::from_slice(&std::fs::read(output.join("report.json")).unwrap()).unwrap()
+}
+
+fn evaluate(model: &Path, data: &str, more: &[&str]) -> Value {
+    let mut command = common::tfgraft();
+    command.args(["evaluate", "--json", "--quiet"]).arg(model).arg("--data").arg(testdata(data)).args(more);
+    serde_json::from_slice(&command.assert().success().get_output().stdout).unwrap()
+}
+
+/// What the base makes of scenes with old classes only, measured once for all tests.
+fn before() -> &'static Value {
+    static FOUND: OnceLock<Value> = OnceLock::new();
+    FOUND.get_or_init(|| evaluate(&testdata("default_model"), "scenes/old/annotations.json", &[]))
+}
+
+/// New classes are found on pictures that were not trained on; every old class measures the same to three digits.
+fn check(grown: &Path, report: &Value) {
+    let new: Vec<&str> =
+        report["new"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(new.len(), 2);
+    let found = evaluate(grown, "scenes/new_test/annotations.json", &["--new", new[0], new[1]]);
+    let ap50 = found["groups"]["new"]["ap50"].as_f64().unwrap();
+    assert!(ap50 >= NEW_AP50, "{ap50}: {:#}", found["per_class"]);
+    for name in new {
+        assert!(found["per_class"][name]["objects"].as_u64().unwrap() > 10);
+    }
+
+    let after = evaluate(grown, "scenes/old/annotations.json", &["--old-classes", "90"]);
+    let mut compared = 0;
+    for (name, was) in before()["per_class"].as_object().unwrap() {
+        if was["objects"].as_u64() == Some(0) {
+            continue;
+        }
+        for measure in ["ap", "ap50"] {
+            let of = |class: &Value| class[measure].as_f64().unwrap();
+            let (was, is) = (of(was), of(&after["per_class"][name]));
+            assert!((was - is).abs() < SAME, "{name}: {measure} {was} became {is}");
+        }
+        compared += 1;
+    }
+    assert!(compared > 50, "only {compared} classes were compared");
+    let all = before()["groups"]["all"]["ap50"].as_f64().unwrap();
+    assert!(all >= OLD_AP50, "the base finds its own classes: {all}");
+}
+
+#[test]
+fn frozen_columns_find_new_classes_and_keep_old_ones_and_bytes_repeat() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let folder = tempdir().unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let report = retrain(&first, &[]);
+    check(&first, &report);
+    retrain(&second, &[]);
+    let model = |of: &Path| common::contents(&of.join("saved_model"));
+    assert!(model(&first) == model(&second), "two runs with one seed wrote different models");
+}
+
+#[test]
+fn copy_back_finds_new_classes_and_keeps_old_ones() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let folder = tempdir().unwrap();
+    let grown = folder.path().join("grown");
+    let report = retrain(&grown, &["--strategy", "copy-back"]);
+    check(&grown, &report);
+}
