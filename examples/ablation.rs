@@ -150,7 +150,7 @@ impl Given {
         let measures = report.validation.map(|v| v.new_after);
         let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
         let (ap, ap50) = measures.map_or((f64::NAN, f64::NAN), |m| (number(m.ap), number(m.ap50)));
-        Ok([ap, ap50, seconds("total") - seconds("validate")])
+        Ok([ap, ap50, seconds("total") - seconds("look")])
     }
 }
 

@@ -108,10 +108,10 @@ class Scene:
         self.picture = background(rng, self.height, self.width)
         self.things = []
 
-    def place(self, sprite, label, sizes=SIZES):
+    def place(self, sprite, label):
         """Draws a sprite somewhere, over what is there; False when that would hide too much."""
         rng = self.rng
-        side = np.exp(rng.uniform(*np.log(sizes))) * min(self.height, self.width)
+        side = np.exp(rng.uniform(*np.log(SIZES))) * min(self.height, self.width)
         image = turned(rng, sprite, side)
         height, width = image.shape[:2]
         # A few hang over the edge.

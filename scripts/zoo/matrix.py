@@ -27,7 +27,7 @@ class Failed(Exception):
     """A step that ended with an error; its text is the last line it printed."""
 
 
-def run(log, *command, check=True, timeout=3600):
+def run(log, *command, check=True):
     """Output, seconds and most memory in MB of a command; everything it prints is appended to the log."""
     start = time.monotonic()
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONHASHSEED": "0"}
@@ -58,7 +58,7 @@ def build(model, options, folder, log):
         "--classes", options.classes, "--like", options.like, "--picture", options.picture, *more)
 
 
-def grow(model, options, folder, log):
+def grow(options, folder, log):
     """Grows the base as the oracle grew, and what other programs say about it."""
     out = folder / "grown"
     shutil.rmtree(out, ignore_errors=True)
@@ -78,7 +78,7 @@ def grow(model, options, folder, log):
     return found
 
 
-def train(model, options, folder, log):
+def train(options, folder, log):
     out = folder / "trained"
     shutil.rmtree(out, ignore_errors=True)
     try:
@@ -107,10 +107,10 @@ def examine(model, options):
     except Failed as failed:
         return about | {"missing": f"the OD API could not build it: {failed}"}
     try:
-        about |= grow(model, options, folder, log)
+        about |= grow(options, folder, log)
     except Failed as failed:
         about |= {"failure": str(failed)}
-    about |= train(model, options, folder, log)
+    about |= train(options, folder, log)
     if not options.keep and "failure" not in about:
         shutil.rmtree(folder)
     return about
