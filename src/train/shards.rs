@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::export::lock;
+use crate::saved_model::fingerprint::hex;
 
 /// At the start of a shard; another layout gets another text.
 const MAGIC: &[u8; 16] = b"tfgraft shard 1\n";
@@ -205,7 +206,7 @@ pub fn key(parts: &[&[u8]]) -> String {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
-    hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    hex(&hasher.finalize())
 }
 
 #[cfg(test)]
