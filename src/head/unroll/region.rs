@@ -258,12 +258,15 @@ impl<'v, 'a> Region<'v, 'a> {
         }
         let owned: HashSet<usize> = (0..here.nodes.len()).filter(|&n| mine(n)).collect();
         let results: HashSet<usize> = here.results.iter().copied().filter_map(node_of).collect();
-        // Constants and shapes that only this class reads; a node joins once all its readers have.
+        // Constants and shapes that only this class reads; a node joins once all its readers have. Where there is one class,
+        // its readers are all there are. What it reads from arrays stays: an array clears what was read once.
+        let of_array = |n: usize| here.nodes[n].op.starts_with("TensorArray");
         loop {
             let feeders: BTreeSet<usize> = members
                 .iter()
                 .flat_map(|&m| here.inputs[m].iter().copied().filter_map(node_of))
                 .filter(|n| self.owners[*n] == Owner::Nobody && !members.contains(n) && !results.contains(n))
+                .filter(|&n| !of_array(n))
                 .filter(|&n| {
                     here.node_consumers(n)
                         .iter()
@@ -300,5 +303,48 @@ impl<'v, 'a> Region<'v, 'a> {
 
     pub(super) fn not(&self, node: usize, reason: String) -> Error {
         not(self.view, self.scope, node, reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::MAIN;
+    use crate::graph::nodes::{integers, node};
+    use crate::pb;
+
+    #[test]
+    fn the_one_class_shares_what_it_reads_from_arrays() {
+        let plain = |name: &str, op: &str, inputs: &[&str]| node(name, op, inputs).build();
+        let graph = pb::GraphDef {
+            node: vec![
+                plain("array", "TensorArrayV3", &[]),
+                plain("zero", "Placeholder", &[]),
+                plain("boxes", "TensorArrayReadV3", &["array", "zero", "array:1"]),
+                plain("scores", "TensorArrayReadV3", &["array", "zero", "array:1"]),
+                integers("begin", &[2], &[0, 0]),
+                integers("size", &[2], &[-1, 1]),
+                plain("pick", "Slice", &["scores", "begin", "size"]),
+                plain("corners", "Squeeze", &["boxes"]),
+                plain("chosen", "NonMaxSuppressionV3", &["corners", "pick"]),
+                plain("kept_scores", "GatherV2", &["pick", "chosen", "axis"]),
+                plain("axis", "Placeholder", &[]),
+                plain("joined", "Identity", &["kept_scores"]),
+                plain("sorted", "TopKV2", &["joined"]),
+                plain("best", "GatherV2", &["joined", "sorted:1", "axis"]),
+            ],
+            ..Default::default()
+        };
+        let view = GraphView::new(&graph).unwrap();
+        let number = |name: &str| view.scopes[MAIN].find(name).unwrap();
+        let scores = Source::Node { node: number("scores"), out: 0 };
+        let pick = Pick { scope: MAIN, node: number("pick"), class: 0, scores, element: 1 };
+        let region = Region::new(&view, MAIN, &[pick], &BTreeSet::new()).unwrap();
+        let members = region.instance(0).members;
+        for (name, copied) in
+            [("chosen", true), ("begin", true), ("corners", true), ("boxes", false), ("scores", false)]
+        {
+            assert_eq!(members.contains(&number(name)), copied, "{name}");
+        }
     }
 }
