@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::plan::Plan;
-use super::report::{GraphChanges, Report, Training, Validation, peak_memory};
+use super::report::{Fit, GraphChanges, Report, Training, Validation, peak_memory};
 use crate::data::{Dataset, LabelMap, Picture};
 use crate::detect::Detector;
 use crate::error::{Error, Result};
@@ -13,12 +13,14 @@ use crate::eval::{EvalImage, class_ids, eval_image, evaluate};
 use crate::export::prove::probe_pictures;
 use crate::export::{Staging, VariableValues, flat, layer_values};
 use crate::graft::{Graft, NewClass};
-use crate::head::{Activation, Init, Kind, LayerValues, Understood};
+use crate::head::locate::Role;
+use crate::head::{Init, Kind, LayerValues, Understood};
 use crate::progress;
 use crate::runtime::{self, ServingModel, SessionConfig};
 use crate::saved_model::{Fingerprint, SavedModel};
 use crate::train::cache::CacheOptions;
-use crate::train::{Classes, Network, Phase, Strategy, TrainOptions, Trained, train};
+use crate::train::network::{self, Parts, check_trainable};
+use crate::train::{Classes, Fitted, Frozen, Phase, Strategy, TrainOptions, Trained, train};
 
 /// Everything a retraining is told.
 #[derive(Debug, Clone)]
@@ -69,16 +71,13 @@ pub fn retrain(
     let adds: Vec<NewClass> =
         plan.new.iter().map(|c| NewClass { name: c.name.clone(), init: Init::Silent }).collect();
     let graft = Graft::new(model, understood, &adds)?;
-    let located = &graft.understood.located;
-    if (located.kind, located.activation) != (Kind::SingleStage, Activation::Sigmoid) {
-        return Err(Error::NotUnderstood {
-            tensor: "the class scores".into(),
-            reason: format!(
-                "{} with {} scores can be grown, but this version does not train its new columns",
-                located.name(),
-                located.activation.name()
-            ),
-        });
+    check_trainable(&graft.understood)?;
+    let single_stage = graft.understood.located.kind == Kind::SingleStage;
+    if matches!(options.strategy, Strategy::CopyBack(_)) && !single_stage {
+        return Err(Error::Usage(format!(
+            "--strategy copy-back trains single-stage models only, and this is {}; use --strategy frozen-columns",
+            graft.understood.located.name()
+        )));
     }
     let tensorflow = runtime::start(options.tensorflow.as_deref(), options.threads)?;
     let quick = SessionConfig { threads: options.threads, optimize: false };
@@ -96,12 +95,14 @@ pub fn retrain(
     clock.lap("prove");
 
     let session = SessionConfig { threads: options.threads, optimize: true };
-    let network = Network::open(&graft.model, &graft.understood, &variables, &old, &session)?;
+    let parts =
+        Parts { model: &graft.model, understood: &graft.understood, variables: &variables, values: &old };
+    let network = network::open(parts, &session)?;
     drop(variables);
     clock.lap("open network");
     let background = graft.understood.located.background;
     let cache = staging_cache(&staging, options);
-    let trained = run_training(&network, data, plan, &old, background, cache, options)?;
+    let trained = run_training(network.as_ref(), data, plan, &old, background, cache, options)?;
     drop(network);
     clock.seconds.insert("features", trained.statistics.feature_seconds);
     clock.seconds.insert("fit", trained.statistics.fit_seconds);
@@ -159,7 +160,7 @@ fn staging_cache(staging: &Staging, options: &Options) -> CacheOptions {
 }
 
 fn run_training(
-    network: &Network,
+    network: &dyn Frozen,
     data: &Dataset,
     plan: &Plan,
     old: &[LayerValues],
@@ -232,7 +233,21 @@ fn training(trained: &Trained, options: &Options, graft: &Graft, added: usize) -
         rows: s.rows.clone(),
         matched_anchors: s.matched.iter().enumerate().map(rows).collect(),
         losses: trained.losses.clone(),
+        fits: trained.fits.iter().map(fit_summary).collect(),
         cache_bytes: [s.memory_bytes, s.disk_bytes],
+    }
+}
+
+fn fit_summary(fitted: &Fitted) -> Fit {
+    Fit {
+        columns: match fitted.role {
+            Role::Scores => "scores",
+            Role::Boxes => "boxes",
+            Role::Masks => "masks",
+        },
+        layers: fitted.layers.clone(),
+        loss_before: fitted.losses.first().copied(),
+        loss_after: fitted.losses.last().copied(),
     }
 }
 

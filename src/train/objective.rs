@@ -1,20 +1,15 @@
-//! What is minimised: the cross entropy over all kept cells, by TensorFlow, plus half the squares of the whitened
-//! numbers.
+//! What is minimised: a loss over all kept rows, by TensorFlow, plus half the squares of the whitened numbers.
 
 use super::cache::FeatureCache;
 use super::loss::LossGraph;
 use super::parameters::{Columns, Moments, Parameters};
 use super::shape::LayerSize;
+use super::task::Loss;
 use crate::error::{Error, Result};
 use crate::runtime::{AnyTensor, SessionConfig};
 
 /// Added to deviations: features that hardly move must not count as much as those that do.
 const DEVIATION_FLOOR: f64 = 0.05;
-
-/// Parts of a kept row: features [depth], targets [anchors·classes], weights [anchors·classes].
-pub(super) fn row_widths(size: LayerSize, classes: usize) -> Vec<usize> {
-    vec![size.depth, size.anchors * classes, size.anchors * classes]
-}
 
 /// The objective as a function of the whitened numbers.
 pub struct Objective<'a> {
@@ -22,22 +17,23 @@ pub struct Objective<'a> {
     parameters: &'a Parameters,
     sizes: &'a [LayerSize],
     classes: usize,
+    loss: Loss,
     graph: LossGraph,
 }
 
 impl<'a> Objective<'a> {
-    /// `positive_weight` multiplies the loss of a full target, by parts that of a soft one.
+    /// `positive_weight` multiplies the loss of a full target of [`Loss::Sigmoid`], by parts that of a soft one.
     pub fn new(
         cache: &'a FeatureCache,
         parameters: &'a Parameters,
         sizes: &'a [LayerSize],
         classes: usize,
-        positive_weight: f32,
+        (loss, positive_weight): (Loss, f32),
         threads: Option<usize>,
     ) -> Result<Self> {
         let config = SessionConfig { threads, optimize: false };
-        let graph = LossGraph::cross_entropy(positive_weight, &config)?;
-        Ok(Self { cache, parameters, sizes, classes, graph })
+        let graph = LossGraph::of(loss, positive_weight, &config)?;
+        Ok(Self { cache, parameters, sizes, classes, loss, graph })
     }
 
     /// Value and slope.
@@ -57,7 +53,7 @@ impl<'a> Objective<'a> {
         Ok((value, slope))
     }
 
-    /// Cross entropy of one layer and its slope in the columns; sums over chunks are taken in their order, in float64.
+    /// The loss of one layer and its slope in the columns; sums over chunks are taken in their order, in float64.
     pub(super) fn data_term(&self, layer: usize, columns: &Columns) -> Result<(f64, Columns)> {
         let LayerSize { depth, anchors } = self.sizes[layer];
         let wide = anchors * self.classes;
@@ -68,10 +64,9 @@ impl<'a> Objective<'a> {
         let mut slope = Columns { kernel: vec![0.0; depth * wide], biases: vec![0.0; wide] };
         for chunk in 0..self.cache.chunks(layer) {
             let got = self.cache.read(layer, chunk, |parts| {
-                let [x, y, v] = parts else {
-                    return Err(Error::Data("kept rows without features, targets and weights".into()));
-                };
-                self.graph.run(&[("x", x), ("w", &w), ("b", &b), ("y", y), ("v", v)])
+                let mut feeds = vec![("w", &w), ("b", &b)];
+                feeds.extend(self.loss.parts().iter().copied().zip(parts));
+                self.graph.run(&feeds)
             })?;
             let Some(got) = got else { continue };
             total += got.loss;
@@ -95,7 +90,7 @@ pub fn moments(cache: &FeatureCache, sizes: &[LayerSize]) -> Result<Vec<Moments>
         let (mut weights, mut sums, mut squares) = (0.0, vec![0.0; size.depth], vec![0.0; size.depth]);
         for chunk in 0..cache.chunks(layer) {
             cache.read(layer, chunk, |parts| {
-                let [x, _, v] = parts else {
+                let [x, _, v, ..] = parts else {
                     return Err(Error::Data("kept rows without features, targets and weights".into()));
                 };
                 let wide = v.len() / x.shape().first().copied().unwrap_or(1).max(1);
@@ -137,7 +132,7 @@ mod tests {
 
     /// Random rows with soft targets, and the same rows as plain numbers.
     fn rows(random: &mut SplitMix) -> (FeatureCache, Vec<Vec<[Vec<f32>; 3]>>) {
-        let widths = SIZES.iter().map(|&size| row_widths(size, CLASSES)).collect();
+        let widths = SIZES.iter().map(|&size| Loss::Sigmoid.row_widths(size, CLASSES)).collect();
         let mut cache = FeatureCache::new(widths, CacheOptions::default());
         let mut plain = vec![Vec::new(); 2];
         for number in 0..40 {
@@ -199,7 +194,8 @@ mod tests {
         let moments = moments(&cache, &SIZES).unwrap();
         let parameters =
             Parameters::new(&SIZES, &old, true, moments, CLASSES, &Penalties::default()).unwrap();
-        let objective = Objective::new(&cache, &parameters, &SIZES, CLASSES, 2.0, None).unwrap();
+        let objective =
+            Objective::new(&cache, &parameters, &SIZES, CLASSES, (Loss::Sigmoid, 2.0), None).unwrap();
         let t = draw(parameters.len());
         let by_hand = |t: &[f64]| {
             let terms: Vec<_> =
