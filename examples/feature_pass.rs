@@ -14,7 +14,8 @@ use tfgraft::export::{VariableValues, layer_values};
 use tfgraft::head::understand;
 use tfgraft::runtime::{SessionConfig, library};
 use tfgraft::saved_model::SavedModel;
-use tfgraft::train::{Backbone, Classes, Network, TrainOptions, train};
+use tfgraft::train::network::{Parts, SingleStage};
+use tfgraft::train::{Backbone, Classes, TrainOptions, train};
 
 fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,10 +27,11 @@ fn main() -> Result<(), Error> {
     let understood = understand(model.meta())?;
     let variables = VariableValues::read(&model, &understood)?;
     let values = layer_values(&model, &variables, &understood.layers)?;
-    let network = Network::open(&model, &understood, &variables, &values, &SessionConfig::default())?;
+    let parts = Parts { model: &model, understood: &understood, variables: &variables, values: &values };
+    let network = SingleStage::open(parts, &SessionConfig::default())?;
     let dataset = load(&[data], None)?;
     let classes = Classes { new: dataset.categories.clone(), ..Classes::default() };
-    let (height, width) = network.shape().input;
+    let (height, width) = network.shape().input.size;
     let picture: Vec<u8> = (0..height * width * 3).map(|i| (i * 7 % 251) as u8).collect();
     for _ in 0..5 {
         network.run(&picture, height, width)?;

@@ -1,5 +1,6 @@
-//! Holds views, targets and fit to numbers of an independent implementation in NumPy (scripts/train_oracle.py).
-#![allow(missing_docs, clippy::unwrap_used)]
+//! Holds views, targets and fit to numbers of an independent implementation in NumPy (scripts/train_oracle.py), and targets of
+//! regions and heatmaps to numbers of the Object Detection API (scripts/api_oracle.py).
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
@@ -8,8 +9,10 @@ use tfgraft::data::BoxYxyx;
 use tfgraft::head::columns::LayerValues;
 use tfgraft::train::cache::{CacheOptions, FeatureCache};
 use tfgraft::train::frozen_columns::{FitOptions, fit};
-use tfgraft::train::incomplete::{Kept, OpenRows};
+use tfgraft::train::gaussian::{radius, splat};
+use tfgraft::train::kept::{KeptRows, OpenRows};
 use tfgraft::train::lbfgs::Limits;
+use tfgraft::train::rois::{Shows, assign, encode};
 use tfgraft::train::shape::{Geometry, LayerSize};
 use tfgraft::train::targets::{Truth, soft};
 use tfgraft::train::views::object_view;
@@ -120,8 +123,8 @@ fn the_fit_is_that_of_the_reference() {
 
     let limits = Limits { iterations: 3000, tolerance: 1e-12 };
     let options = FitOptions { limits, calibration: 1.0, ..FitOptions::default() };
-    let open = OpenRows::default();
-    let kept = Kept { cache: &cache, open: &open };
+    let open = OpenRows::new(sizes.len());
+    let kept = KeptRows::new(&cache, &open, 0..sizes.len()).unwrap();
     let result = fit(kept, &sizes, &old, true, classes, &options, |_, _| {}).unwrap();
     let objective = case["objective"].as_f64().unwrap();
     let last = *result.losses.last().unwrap();
@@ -136,4 +139,60 @@ fn the_fit_is_that_of_the_reference() {
     let usual = fit(kept, &sizes, &old, true, classes, &FitOptions::default(), |_, _| {}).unwrap();
     let reached = *usual.losses.last().unwrap();
     assert!(reached < objective * 1.01, "{reached} and {objective}");
+}
+
+fn api_cases(kind: &str) -> Value {
+    let all: Value = serde_json::from_str(include_str!("../testdata/train/api.json")).unwrap();
+    all[kind].clone()
+}
+
+fn example(class: usize, bbox: BoxYxyx) -> Truth {
+    Truth { class, bbox, visible: 1.0, crowd: false }
+}
+
+#[test]
+fn gaussians_are_those_of_the_api() {
+    let radii = api_cases("radii");
+    let found: Vec<f64> =
+        list(&radii["sides"]).iter().map(floats).map(|s| f64::from(radius(s[0], s[1]))).collect();
+    assert!(furthest(found, &numbers(&radii["radius"])) < 1e-3);
+    let mut peaks = 0;
+    for case in list(&api_cases("heatmaps")) {
+        let side = case["side"].as_u64().unwrap() as usize;
+        let classes = numbers(&case["classes"]);
+        let truths: Vec<Truth> =
+            boxes(&case["objects"]).into_iter().zip(classes).map(|(b, c)| example(c as usize, b)).collect();
+        let mut expected = vec![0.0; side * side * 2];
+        for entry in list(&case["target"]) {
+            let [cell, class, value] = numbers(entry)[..] else { panic!("{entry}") };
+            expected[cell as usize * 2 + class as usize] = value;
+            peaks += usize::from(value == 1.0);
+        }
+        let got = splat(side, side, &truths, 2);
+        // The file leaves out what is below a thousandth.
+        let off = furthest(got.target.iter().map(|v| f64::from(*v)), &expected);
+        assert!(off < 1.1e-3, "{off}");
+        for (got, expected) in got.target.iter().zip(&expected) {
+            assert_eq!(*got == 1.0, *expected == 1.0);
+        }
+    }
+    assert!(peaks > 5, "{peaks} centres show nothing");
+}
+
+#[test]
+fn regions_are_matched_and_encoded_as_the_api_does() {
+    let case = api_cases("encodings");
+    let codes =
+        boxes(&case["objects"]).into_iter().zip(boxes(&case["regions"])).flat_map(|(o, r)| encode(&o, &r));
+    let expected: Vec<f64> = list(&case["codes"]).iter().flat_map(numbers).collect();
+    assert!(furthest(codes.map(f64::from), &expected) < 1e-3);
+    let case = api_cases("assignments");
+    let truths: Vec<Truth> = boxes(&case["objects"]).into_iter().map(|b| example(0, b)).collect();
+    let matched = assign(&boxes(&case["regions"]), &truths).into_iter().map(|shows| match shows {
+        Shows::Object(t) => t as f64,
+        Shows::Nothing | Shows::Unknown => -1.0,
+    });
+    let expected = numbers(&case["match"]);
+    assert_eq!(furthest(matched, &expected), 0.0);
+    assert!(expected.iter().filter(|m| **m >= 0.0).count() > 10);
 }

@@ -13,8 +13,8 @@ use tfgraft::train::copy_back::DescentOptions;
 use tfgraft::train::frozen_columns::FitOptions;
 use tfgraft::train::parameters::Penalties;
 use tfgraft::train::{
-    Backbone, Classes, Geometry, Level, NetworkShape, Phase, Strategy, TrainOptions, Trained, ViewFeatures,
-    train,
+    Backbone, Classes, Geometry, Input, Level, NetworkShape, Phase, Strategy, TrainOptions, Trained,
+    ViewFeatures, train,
 };
 
 const SIDE: usize = 64;
@@ -52,7 +52,8 @@ impl Colours {
                 }
             }
         }
-        Self(NetworkShape { levels, anchors: boxes, input: (SIDE, SIDE), geometry })
+        let input = Input { size: (SIDE, SIDE), geometry };
+        Self(NetworkShape { levels, anchors: boxes, input })
     }
 }
 

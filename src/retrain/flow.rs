@@ -8,21 +8,23 @@ use std::time::Instant;
 use super::look::{Look, check_gate, of_classes};
 use super::page::{self, MapEvidence};
 use super::plan::Plan;
-use super::report::{GraphChanges, Report, Training, Validation, peak_memory};
+use super::report::{Fit, GraphChanges, Report, Training, Validation, peak_memory};
 use crate::data::{Dataset, LabelMap, Picture};
 use crate::error::{Error, Result};
 use crate::eval::{Gate, Verdict};
 use crate::export::prove::probe_pictures;
 use crate::export::{Staging, VariableValues, flat, layer_values};
 use crate::graft::{Graft, NewClass};
-use crate::head::{Activation, Init, Kind, LayerValues, Understood};
+use crate::head::locate::Role;
+use crate::head::{Init, Kind, LayerValues, Understood};
 use crate::progress;
 use crate::runtime::{self, SessionConfig};
 use crate::saved_model::fingerprint::hash_bytes;
 use crate::saved_model::{Fingerprint, SavedModel};
 use crate::train::cache::CacheOptions;
+use crate::train::network::{self, Parts, check_trainable};
 use crate::train::shards::{Keep, key};
-use crate::train::{Backbone, Classes, Network, Phase, Strategy, TrainOptions, Trained, train};
+use crate::train::{Classes, Fitted, Frozen, Phase, Strategy, TrainOptions, Trained, train};
 
 /// Everything a retraining is told.
 #[derive(Debug, Clone)]
@@ -84,16 +86,13 @@ pub fn retrain(
     let adds: Vec<NewClass> =
         plan.new.iter().map(|c| NewClass { name: c.name.clone(), init: Init::Silent }).collect();
     let graft = Graft::new(model, understood, &adds)?;
-    let located = &graft.understood.located;
-    if (located.kind, located.activation) != (Kind::SingleStage, Activation::Sigmoid) {
-        return Err(Error::NotUnderstood {
-            tensor: "the class scores".into(),
-            reason: format!(
-                "{} with {} scores can be grown, but this version does not train its new columns",
-                located.name(),
-                located.activation.name()
-            ),
-        });
+    check_trainable(&graft.understood)?;
+    let single_stage = graft.understood.located.kind == Kind::SingleStage;
+    if matches!(options.strategy, Strategy::CopyBack(_)) && !single_stage {
+        return Err(Error::Usage(format!(
+            "--strategy copy-back trains single-stage models only, and this is {}; use --strategy frozen-columns",
+            graft.understood.located.name()
+        )));
     }
     let tensorflow = runtime::start(options.tensorflow.as_deref(), options.threads)?;
     let quick = SessionConfig { threads: options.threads, optimize: false };
@@ -111,7 +110,9 @@ pub fn retrain(
     clock.lap("prove");
 
     let session = SessionConfig { threads: options.threads, optimize: true };
-    let network = Network::open(&graft.model, &graft.understood, &variables, &old, &session)?;
+    let parts =
+        Parts { model: &graft.model, understood: &graft.understood, variables: &variables, values: &old };
+    let network = network::open(parts, &session)?;
     drop(variables);
     clock.lap("open network");
     let background = graft.understood.located.background;
@@ -122,8 +123,10 @@ pub fn retrain(
     });
     let keep = keep.transpose()?;
     let cache = CacheOptions { keep: keep.clone(), ..staging_cache(&staging, options) };
-    let trained = run_training(&network, data, plan, &old, background, cache, options)?;
-    let maps = page::gather(network.shape(), &trained.statistics.matched_by_map, plan.new.len());
+    let trained = run_training(network.as_ref(), data, plan, &old, background, cache, options)?;
+    let maps = network.single_stage().map_or_else(Vec::new, |backbone| {
+        page::gather(backbone.shape(), &trained.statistics.matched_by_map, plan.new.len())
+    });
     drop(network);
     clock.seconds.insert("features", trained.statistics.feature_seconds);
     clock.seconds.insert("fit", trained.statistics.fit_seconds);
@@ -222,7 +225,7 @@ fn features_key(
 }
 
 fn run_training(
-    network: &Network,
+    network: &dyn Frozen,
     data: &Dataset,
     plan: &Plan,
     old: &[LayerValues],
@@ -304,7 +307,21 @@ fn training(
         ignored_anchors: s.ignored,
         maps,
         losses: trained.losses.clone(),
+        fits: trained.fits.iter().map(fit_summary).collect(),
         cache_bytes: [s.memory_bytes, s.disk_bytes],
+    }
+}
+
+fn fit_summary(fitted: &Fitted) -> Fit {
+    Fit {
+        columns: match fitted.role {
+            Role::Scores => "scores",
+            Role::Boxes => "boxes",
+            Role::Masks => "masks",
+        },
+        layers: fitted.layers.clone(),
+        loss_before: fitted.losses.first().copied(),
+        loss_after: fitted.losses.last().copied(),
     }
 }
 

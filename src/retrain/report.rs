@@ -76,18 +76,35 @@ pub struct Training {
     pub views: usize,
     /// Kept rows of each class layer.
     pub rows: Vec<usize>,
-    /// Anchors matched as the OD API matches them, by class layer and anchor: [layer][anchor][new class].
+    /// Anchors (regions of a two-stage model, centres of a heatmap) matched as the OD API matches them, by class layer and
+    /// anchor: [layer][anchor][new class].
     pub matched_anchors: Vec<Vec<Vec<usize>>>,
-    /// The same counts by feature map, with the sizes of the anchors.
+    /// The same counts by feature map, with the sizes of the anchors; of single-stage models alone.
     pub maps: Vec<MapEvidence>,
     /// Pictures that may show unlabelled objects.
     pub incomplete_pictures: usize,
     /// Anchors in them that were ignored since they score like labelled objects, by class.
     pub ignored_anchors: usize,
-    /// Loss by step.
+    /// Loss of the scores by step.
     pub losses: Vec<f64>,
+    /// What was fitted, one entry for layers that were fitted together.
+    pub fits: Vec<Fit>,
     /// Bytes of features in memory and on disk.
     pub cache_bytes: [u64; 2],
+}
+
+/// One fit.
+#[derive(Debug, Clone, Serialize)]
+pub struct Fit {
+    /// `scores`, `boxes` or `masks`.
+    pub columns: &'static str,
+    /// The numbers of its class layers.
+    pub layers: Vec<usize>,
+    /// The loss before the first step; none where there was nothing to learn from, and the new columns are the mean of the
+    /// old ones.
+    pub loss_before: Option<f64>,
+    /// The loss after the last step.
+    pub loss_after: Option<f64>,
 }
 
 /// Measures before and after, means over groups and each class.

@@ -6,8 +6,8 @@
 
 use std::time::Instant;
 
+use super::anchors::Shown;
 use super::cache::FeatureCache;
-use super::features::Shown;
 use super::loss::{Logits, LossGraph};
 use super::objective::accumulate;
 use super::parameters::Columns;

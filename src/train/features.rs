@@ -1,11 +1,11 @@
-//! Runs the frozen network over all views of all pictures, each once.
+//! Shows all views of all pictures, each once.
 
 use std::rc::Rc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
-use super::render::{content_size, render};
-use super::shape::{Backbone, Geometry, NetworkShape, ViewFeatures, check_features};
+use super::render::{canvas, content_size, render};
+use super::shape::{Geometry, Input};
 use super::targets::Truth;
 use super::views::{self, View};
 use crate::data::{Dataset, LabelledImage};
@@ -29,9 +29,9 @@ pub struct Showing<'a> {
     pub seed: u64,
 }
 
-/// One view with what the network made of it.
+/// One view, rendered.
 #[derive(Debug)]
-pub struct Shown {
+pub struct Seen {
     /// Its number among all views.
     pub number: usize,
     /// How many views its picture has.
@@ -40,16 +40,20 @@ pub struct Shown {
     pub truths: Vec<Truth>,
     /// The classes, by number, of which its picture may show objects that are not labelled.
     pub open: Rc<[usize]>,
-    /// What the network made of it.
-    pub features: ViewFeatures,
+    /// Its pixels, `height · width · 3` bytes.
+    pub rgb: Vec<u8>,
+    /// Its height and width, pixels.
+    pub size: (usize, usize),
 }
 
+/// A view on its way between threads.
 struct Rendered {
     picture: usize,
     number: usize,
     of_picture: usize,
     truths: Vec<Truth>,
     rgb: Vec<u8>,
+    size: (usize, usize),
 }
 
 impl Showing<'_> {
@@ -83,10 +87,11 @@ impl Showing<'_> {
     }
 
     /// Decodes pictures and renders their views from number `first` on, until all are sent or nobody listens.
-    fn render_all(&self, shape: &NetworkShape, first: usize, to: &SyncSender<Result<Rendered>>) {
+    fn render_all(&self, input: Input, first: usize, to: &SyncSender<Result<Rendered>>) {
+        let Input { size: of_network, geometry } = input;
         let mut number = 0;
         for (at, image) in self.dataset.images.iter().enumerate() {
-            let plan = self.plan(at, shape.geometry);
+            let plan = self.plan(at, geometry);
             if number + plan.len() <= first {
                 number += plan.len();
                 continue;
@@ -99,19 +104,20 @@ impl Showing<'_> {
                     return;
                 }
             };
-            let size = (picture.height as usize, picture.width as usize);
-            let filled = content_size(shape.geometry, shape.input, size);
+            let stored = (picture.height as usize, picture.width as usize);
+            let filled = content_size(geometry, of_network, stored);
+            let size = canvas(geometry, of_network, stored);
             let part = |filled: usize, whole: usize| filled as f64 / whole.max(1) as f64;
-            let content = (part(filled.0, shape.input.0), part(filled.1, shape.input.1));
+            let content = (part(filled.0, size.0), part(filled.1, size.1));
             for view in &plan {
                 if number < first {
                     number += 1;
                     continue;
                 }
-                let rgb = render(&picture, view, shape.input, shape.geometry);
+                let rgb = render(&picture, view, of_network, geometry);
                 let truths = self.truths(image, view, content);
-                if to.send(Ok(Rendered { picture: at, number, of_picture: plan.len(), truths, rgb })).is_err()
-                {
+                let rendered = Rendered { picture: at, number, of_picture: plan.len(), truths, rgb, size };
+                if to.send(Ok(rendered)).is_err() {
                     return;
                 }
                 number += 1;
@@ -121,26 +127,17 @@ impl Showing<'_> {
 
     /// Hands every view from number `first` on to `visit`, in the order of pictures and views. A second thread reads and
     /// renders ahead.
-    pub fn run(
-        &self,
-        backbone: &dyn Backbone,
-        first: usize,
-        mut visit: impl FnMut(Shown) -> Result<()>,
-    ) -> Result<()> {
-        let shape = backbone.shape();
-        let (height, width) = shape.input;
+    pub fn run(&self, input: Input, first: usize, mut visit: impl FnMut(Seen) -> Result<()>) -> Result<()> {
         thread::scope(|scope| {
             let (to, from) = sync_channel(AHEAD);
             let render = thread::Builder::new()
                 .name("views".into())
-                .spawn_scoped(scope, move || self.render_all(shape, first, &to))
+                .spawn_scoped(scope, move || self.render_all(input, first, &to))
                 .map_err(|error| Error::Data(format!("no thread to read pictures with: {error}")))?;
             // An error returns from this block, which closes the channel and so ends the thread.
             for rendered in from {
-                let Rendered { picture, number, of_picture, truths, rgb } = rendered?;
-                let features = backbone.run(&rgb, height, width)?;
-                check_features(shape, &features)?;
-                visit(Shown { number, of_picture, truths, open: self.open(picture), features })?;
+                let Rendered { picture, number, of_picture, truths, rgb, size } = rendered?;
+                visit(Seen { number, of_picture, truths, open: self.open(picture), rgb, size })?;
             }
             render.join().map_err(|_| Error::Data("the thread that reads pictures failed".into()))
         })

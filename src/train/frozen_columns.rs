@@ -1,25 +1,31 @@
 //! The strategy `frozen-columns`: one convex fit of the new columns, everything else as it was.
 //!
 //! With sigmoid scores the loss is a sum over classes, so that the best new columns do not depend on the old ones; what
-//! remains is logistic regression on frozen features, and the same numbers come out every time.
+//! remains is logistic regression on frozen features, and the same numbers come out every time. Under a softmax the old
+//! columns matter only by the logarithm of the sum of their exponentials, one number for each row. Boxes are a linear
+//! regression towards the mean of the old columns.
 
 use std::time::Instant;
 
-use super::cache::FeatureCache;
-use super::incomplete::{Kept, ROUNDS};
+use super::incomplete::{self, ROUNDS, Weights};
+use super::kept::KeptRows;
 use super::lbfgs::{self, Limits};
 use super::objective::{self, Objective};
 use super::parameters::{Parameters, Penalties};
 use super::shape::LayerSize;
+use super::task::{Loss, Task};
 use crate::error::Result;
 use crate::head::columns::{LayerValues, NewColumns};
+use crate::head::locate::Role;
 
 /// How the fit is done.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FitOptions {
+    /// What is minimised.
+    pub loss: Loss,
     /// The priors.
     pub penalties: Penalties,
-    /// How much more a full target weighs than background.
+    /// How much more a full target of sigmoids weighs than background.
     pub positive_weight: f32,
     /// When the solver stops. Stopping early is part of the regularisation.
     pub limits: Limits,
@@ -32,11 +38,35 @@ pub struct FitOptions {
 impl Default for FitOptions {
     fn default() -> Self {
         Self {
+            loss: Loss::Sigmoid,
             penalties: Penalties::default(),
             positive_weight: 2.0,
             limits: Limits { iterations: 60, tolerance: 1e-5 },
             calibration: focal_slope(2.0),
             threads: None,
+        }
+    }
+}
+
+/// Standard deviation that the prior gives to what a new box column adds to the mean of the old ones, in the box coder's
+/// units: a few boxes can correct a systematic error of the frozen regression, and not learn noise.
+const BOX_SPREAD: f64 = 0.3;
+
+impl FitOptions {
+    /// The options for a task, these being those for the scores of a single-stage model.
+    ///
+    /// Scores of a softmax and of the focal loss are what the old ones are and need no calibration; positives weigh what
+    /// the OD API's sampling makes them weigh.
+    pub fn for_task(&self, task: &Task) -> Self {
+        let plain = Self { loss: task.loss, positive_weight: 1.0, calibration: 1.0, ..*self };
+        let depth = task.sizes.iter().map(|size| size.depth).max().unwrap_or(1) as f64;
+        let precision = 1.0 / (BOX_SPREAD * BOX_SPREAD);
+        let penalties =
+            Penalties { columns: depth * precision, share: 0.0, biases: precision, ..self.penalties };
+        match (task.role, task.loss) {
+            (Role::Boxes, _) => Self { penalties, ..plain },
+            (Role::Scores, Loss::Sigmoid) => *self,
+            (Role::Scores | Role::Masks, _) => plain,
         }
     }
 }
@@ -60,9 +90,10 @@ pub fn focal_slope(gamma: f64) -> f64 {
 pub struct FitResult {
     /// New columns of each layer, kernel [depth, anchors, classes].
     pub columns: Vec<NewColumns>,
-    /// The loss before the first step and after each.
+    /// The loss before the first step and after each; empty where no row was kept, and columns are the prior's. Where the
+    /// fit is done in rounds those of all rounds, one after the other.
     pub losses: Vec<f64>,
-    /// Steps taken.
+    /// Steps taken by the last round.
     pub iterations: usize,
     /// Evaluations of the loss.
     pub evaluations: usize,
@@ -76,10 +107,10 @@ pub struct FitResult {
 
 /// Fits the new columns to the kept rows; `step` hears of each step's number and loss.
 ///
-/// `old` are the old layers, of which column 0 is the background where `background` says so. Where rows are `open` the
-/// fit is done in rounds, see [`super::incomplete`]; losses and steps are then those of all rounds, one after the other.
+/// `old` are the old layers, of which column 0 is the background where `background` says so. Where rows are open the fit
+/// is done in rounds, see [`super::incomplete`].
 pub fn fit(
-    kept: Kept<'_>,
+    kept: KeptRows<'_>,
     sizes: &[LayerSize],
     old: &[LayerValues],
     background: bool,
@@ -87,57 +118,63 @@ pub fn fit(
     options: &FitOptions,
     mut step: impl FnMut(usize, f64),
 ) -> Result<FitResult> {
-    let Kept { cache, open } = kept;
     let start = Instant::now();
-    let moments = objective::moments(cache, sizes)?;
-    let positives = positives(cache, sizes, classes)?;
+    let moments = objective::moments(kept, sizes)?;
+    let positives = positives(kept, sizes, classes)?;
     let parameters = Parameters::new(sizes, old, background, moments, classes, &options.penalties)?;
-    let mut objective =
-        Objective::new(cache, &parameters, sizes, classes, options.positive_weight, options.threads)?;
-    let mut solve = |objective: &Objective<'_>| {
-        let evaluate = |t: &[f64]| objective.evaluate(t);
-        lbfgs::minimise(evaluate, vec![0.0; parameters.len()], options.limits, &mut step)
+    // Far out the focal loss is concave for positives: it starts where the cross entropy, which is convex, ends.
+    let stages: &[Loss] = match options.loss {
+        Loss::Focal => &[Loss::Sigmoid, Loss::Focal],
+        ref only => std::slice::from_ref(only),
     };
-    if !open.is_empty() {
-        objective.reweigh(open.first(cache, sizes, classes)?);
-    }
-    let mut minimum = solve(&objective)?;
-    let (mut losses, mut evaluations, mut ignored) = (minimum.values.clone(), minimum.evaluations, 0);
-    let more = if open.is_empty() { 0 } else { ROUNDS };
-    for _ in 0..more {
-        let weights;
-        (weights, ignored) = open.next(cache, sizes, classes, &parameters.columns(&minimum.point))?;
-        objective.reweigh(weights);
-        minimum = solve(&objective)?;
-        losses.extend(&minimum.values);
-        evaluations += minimum.evaluations;
+    let rows = (0..kept.layers()).any(|layer| kept.rows(layer) > 0);
+    let open = kept.any_open();
+    let (mut weights, mut ignored) =
+        (if open { incomplete::first(kept, sizes, classes)? } else { Weights::new() }, 0);
+    let mut point = vec![0.0; parameters.len()];
+    let (mut losses, mut evaluations, mut iterations) = (Vec::new(), 0, 0);
+    for round in 0..=if open { ROUNDS } else { 0 } {
+        if round > 0 {
+            (weights, ignored) = incomplete::next(kept, sizes, classes, &parameters.columns(&point))?;
+            point.fill(0.0);
+        }
+        let mut values = Vec::new();
+        for &loss in stages.iter().filter(|_| rows) {
+            let weighed = (loss, options.positive_weight);
+            let objective =
+                Objective::new((kept, &weights), &parameters, sizes, classes, weighed, options.threads)?;
+            let minimum = lbfgs::minimise(|t| objective.evaluate(t), point, options.limits, &mut step)?;
+            (point, values) = (minimum.point, minimum.values);
+            evaluations += minimum.evaluations;
+        }
+        iterations = values.len().saturating_sub(1);
+        losses.extend(values);
     }
     let scaled = |values: &[f64]| values.iter().map(|v| (v * options.calibration) as f32).collect();
     let columns = parameters
-        .columns(&minimum.point)
+        .columns(&point)
         .iter()
         .map(|c| NewColumns { kernel: scaled(&c.kernel), biases: scaled(&c.biases) })
         .collect();
-    Ok(FitResult {
-        columns,
-        iterations: minimum.values.len() - 1,
-        losses,
-        evaluations,
-        positives,
-        ignored,
-        seconds: start.elapsed().as_secs_f64(),
-    })
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(FitResult { columns, losses, iterations, evaluations, positives, ignored, seconds })
 }
 
-fn positives(cache: &FeatureCache, sizes: &[LayerSize], classes: usize) -> Result<Vec<Vec<f64>>> {
+fn positives(kept: KeptRows<'_>, sizes: &[LayerSize], classes: usize) -> Result<Vec<Vec<f64>>> {
     let mut out = Vec::with_capacity(sizes.len());
     for (layer, size) in sizes.iter().enumerate() {
         let mut sums = vec![0.0; size.anchors * classes];
-        for chunk in 0..cache.chunks(layer) {
-            cache.read(layer, chunk, |parts| {
-                if let [_, y, v] = parts {
-                    for (at, (y, v)) in y.f32()?.iter().zip(v.f32()?).enumerate() {
-                        sums[at % (size.anchors * classes)] += f64::from(y * v);
+        for chunk in 0..kept.chunks(layer) {
+            kept.read(layer, chunk, |parts| {
+                if let [_, y, v, ..] = parts {
+                    let wide = size.anchors * classes;
+                    // One weight for all of a row, or one for each target.
+                    let weights = v.len() * wide / y.len().max(1);
+                    let rows = y.f32()?.chunks_exact(wide).zip(v.f32()?.chunks_exact(weights.max(1)));
+                    for (y, v) in rows {
+                        for (at, sum) in sums.iter_mut().enumerate() {
+                            *sum += f64::from(y[at] * v[at.min(v.len() - 1)]);
+                        }
                     }
                 }
                 Ok(())
@@ -150,7 +187,106 @@ fn positives(cache: &FeatureCache, sizes: &[LayerSize], classes: usize) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use super::super::cache::{CacheOptions, FeatureCache};
+    use super::super::kept::OpenRows;
     use super::*;
+    use crate::random::SplitMix;
+
+    const DEPTH: usize = 3;
+    /// Background and three old classes, then two new ones.
+    const OLD: usize = 4;
+    const NEW: usize = 2;
+
+    fn logit(x: &[f64], kernel: &[f64], biases: &[f64], column: usize) -> f64 {
+        biases[column] + (0..DEPTH).map(|f| x[f] * kernel[f * biases.len() + column]).sum::<f64>()
+    }
+
+    /// Cross entropy of the whole softmax, all labels known, and its slope in the new columns [kernel, biases].
+    fn whole_softmax(rows: &[(Vec<f64>, usize)], old: &LayerValues, new: &[f64]) -> (f64, Vec<f64>) {
+        let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
+        let (kernel, biases) = (wide(&old.kernel), wide(&old.biases));
+        let (new_kernel, new_biases) = new.split_at(DEPTH * NEW);
+        let (mut loss, mut slope) = (0.0, vec![0.0; new.len()]);
+        for (x, label) in rows {
+            let mut z: Vec<f64> = (0..OLD).map(|c| logit(x, &kernel, &biases, c)).collect();
+            z.extend((0..NEW).map(|c| logit(x, new_kernel, new_biases, c)));
+            let most = z.iter().copied().fold(f64::MIN, f64::max);
+            let sum: f64 = z.iter().map(|z| (z - most).exp()).sum();
+            loss += most + sum.ln() - z[*label];
+            for c in 0..NEW {
+                let off = (z[OLD + c] - most).exp() / sum - f64::from(u8::from(*label == OLD + c));
+                (0..DEPTH).for_each(|f| slope[f * NEW + c] += off * x[f]);
+                slope[DEPTH * NEW + c] += off;
+            }
+        }
+        (loss, slope)
+    }
+
+    #[test]
+    fn a_softmax_with_frozen_columns_needs_no_old_labels() {
+        if crate::runtime::library::load(None).is_err() {
+            eprintln!("skipped: no TensorFlow library");
+            return;
+        }
+        let mut random = SplitMix::new(8, &[]);
+        let mut draw =
+            |count: usize| (0..count).map(|_| random.uniform(-2.0, 2.0) as f32).collect::<Vec<f32>>();
+        let old = LayerValues { kernel: draw(DEPTH * OLD), biases: draw(OLD) };
+        let features: Vec<Vec<f32>> = (0..120).map(|_| draw(DEPTH)).collect();
+        let size = LayerSize { depth: DEPTH, anchors: 1 };
+        let mut cache = FeatureCache::new(vec![Loss::Softmax.row_widths(size, NEW)], CacheOptions::default());
+        let mut rows = Vec::new();
+        for (number, x) in features.iter().enumerate() {
+            let wide: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
+            let label = (number * 7 + usize::from(x[0] > 0.5) * 3) % (OLD + NEW);
+            let z = (0..OLD)
+                .map(|c| old.biases[c] + (0..DEPTH).map(|f| x[f] * old.kernel[f * OLD + c]).sum::<f32>());
+            let s = z.map(f32::exp).sum::<f32>().ln();
+            let y: Vec<f32> = (0..NEW).map(|c| f32::from(u8::from(label == OLD + c))).collect();
+            cache.push(0, &[x, &y, &[1.0], &[s]]).unwrap();
+            rows.push((wide, label));
+        }
+        cache.finish().unwrap();
+
+        // With next to no prior both are the same multinomial regression.
+        let limits = Limits { iterations: 2000, tolerance: 1e-13 };
+        let penalties = Penalties { likeness: 1e-6, columns: 1e-6, share: 0.5, biases: 1e-6 };
+        let options = FitOptions {
+            loss: Loss::Softmax,
+            penalties,
+            positive_weight: 1.0,
+            limits,
+            calibration: 1.0,
+            threads: None,
+        };
+        let old_layers = std::slice::from_ref(&old);
+        let open = OpenRows::new(1);
+        let kept = KeptRows::new(&cache, &open, 0..1).unwrap();
+        let result = fit(kept, &[size], old_layers, true, NEW, &options, |_, _| {}).unwrap();
+        let brute = |t: &[f64]| Ok(whole_softmax(&rows, &old, t));
+        let expected = lbfgs::minimise(brute, vec![0.0; (DEPTH + 1) * NEW], limits, |_, _| {}).unwrap().point;
+        let got: Vec<f32> =
+            result.columns[0].kernel.iter().chain(&result.columns[0].biases).copied().collect();
+        assert!(expected.iter().any(|v| v.abs() > 0.1), "{expected:?}");
+        for (got, expected) in got.iter().zip(&expected) {
+            assert!((f64::from(*got) - expected).abs() < 1e-2, "{got} and {expected}");
+        }
+        let of_class = rows.iter().filter(|(_, label)| *label == OLD).count() as f64;
+        assert_eq!(result.positives[0][0], of_class);
+    }
+
+    #[test]
+    fn without_rows_columns_are_the_mean_of_the_old() {
+        let old = LayerValues { kernel: vec![1.0, 3.0, 2.0, 6.0], biases: vec![0.0, 1.0] };
+        let size = LayerSize { depth: 2, anchors: 1 };
+        let cache = FeatureCache::new(vec![Loss::Sigmoid.row_widths(size, 1)], CacheOptions::default());
+        let options = FitOptions { calibration: 1.0, ..FitOptions::default() };
+        let open = OpenRows::new(1);
+        let kept = KeptRows::new(&cache, &open, 0..1).unwrap();
+        let result = fit(kept, &[size], &[old], false, 1, &options, |_, _| {}).unwrap();
+        assert_eq!(result.columns[0], NewColumns { kernel: vec![2.0, 4.0], biases: vec![0.5] });
+        assert!(result.losses.is_empty());
+    }
 
     #[test]
     fn slopes_of_the_focal_loss() {

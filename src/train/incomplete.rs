@@ -6,9 +6,8 @@
 //! does not label wholly out of its loss; with few pictures their plain background is worth keeping.)
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
-use super::cache::FeatureCache;
+use super::kept::KeptRows;
 use super::parameters::Columns;
 use super::shape::LayerSize;
 use crate::error::{Error, Result};
@@ -26,122 +25,79 @@ pub const ROUNDS: usize = 2;
 /// Weights of chunks, by layer and chunk, that stand in for those of the cache.
 pub type Weights = BTreeMap<(usize, usize), AnyTensor>;
 
-/// The kept rows that come from pictures with incomplete labels.
-#[derive(Debug, Clone, Default)]
-pub struct OpenRows {
-    layers: Vec<Layer>,
+/// Weights for the first round.
+pub fn first(kept: KeptRows<'_>, sizes: &[LayerSize], classes: usize) -> Result<Weights> {
+    reweigh(kept, sizes, classes, |_, _, _| FIRST_WEIGHT)
 }
 
-/// Kept rows, and which of them are open.
-#[derive(Debug, Clone, Copy)]
-pub struct Kept<'a> {
-    /// Features, targets and weights.
-    pub cache: &'a FeatureCache,
-    /// Rows whose background may be unlabelled objects.
-    pub open: &'a OpenRows,
+/// Weights for the next round by the columns of the last one, and how many anchors are ignored.
+pub fn next(
+    kept: KeptRows<'_>,
+    sizes: &[LayerSize],
+    classes: usize,
+    columns: &[Columns],
+) -> Result<(Weights, usize)> {
+    let limits = labelled_scores(kept, sizes, classes, columns)?;
+    let mut ignored = 0;
+    let weights = reweigh(kept, sizes, classes, |layer, row, at| {
+        let class = at % classes;
+        let like_an_object = limits[class].is_some_and(|limit| row.score(&columns[layer], at) >= limit);
+        ignored += usize::from(like_an_object);
+        if like_an_object { 0.0 } else { 1.0 }
+    })?;
+    Ok((weights, ignored))
 }
 
-#[derive(Debug, Clone, Default)]
-struct Layer {
-    /// Rows kept so far, open or not.
-    rows: usize,
-    /// Numbers of open rows, and the classes that are not fully labelled there.
-    open: Vec<(usize, Rc<[usize]>)>,
-}
-
-impl OpenRows {
-    /// For so many class layers.
-    pub fn new(layers: usize) -> Self {
-        Self { layers: vec![Layer::default(); layers] }
-    }
-
-    /// Notes that a row was kept; `classes` are those that its picture does not fully label.
-    pub fn push(&mut self, layer: usize, classes: &Rc<[usize]>) {
-        if let Some(layer) = self.layers.get_mut(layer) {
-            if !classes.is_empty() {
-                layer.open.push((layer.rows, Rc::clone(classes)));
-            }
-            layer.rows += 1;
-        }
-    }
-
-    /// Whether all pictures are fully labelled.
-    pub fn is_empty(&self) -> bool {
-        self.layers.iter().all(|layer| layer.open.is_empty())
-    }
-
-    /// Weights for the first round.
-    pub fn first(&self, cache: &FeatureCache, sizes: &[LayerSize], classes: usize) -> Result<Weights> {
-        self.reweigh(cache, sizes, classes, |_, _, _, _| FIRST_WEIGHT)
-    }
-
-    /// Weights for the next round by the columns of the last one, and how many anchors are ignored.
-    pub fn next(
-        &self,
-        cache: &FeatureCache,
-        sizes: &[LayerSize],
-        classes: usize,
-        columns: &[Columns],
-    ) -> Result<(Weights, usize)> {
-        let limits = labelled_scores(cache, sizes, classes, columns)?;
-        let mut ignored = 0;
-        let weights = self.reweigh(cache, sizes, classes, |layer, x, at, class| {
-            let like_an_object = limits[class].is_some_and(|limit| score(&columns[layer], x, at) >= limit);
-            ignored += usize::from(like_an_object);
-            if like_an_object { 0.0 } else { 1.0 }
-        })?;
-        Ok((weights, ignored))
-    }
-
-    /// Multiplies the weights of anchors without target in open rows by what `factor` says of layer, features, column
-    /// and class.
-    fn reweigh(
-        &self,
-        cache: &FeatureCache,
-        sizes: &[LayerSize],
-        classes: usize,
-        mut factor: impl FnMut(usize, &[f32], usize, usize) -> f32,
-    ) -> Result<Weights> {
-        let mut out = Weights::new();
-        for (number, (layer, size)) in self.layers.iter().zip(sizes).enumerate() {
-            let wide = size.anchors * classes;
-            let (mut first, mut open) = (0, &layer.open[..]);
-            for chunk in 0..cache.chunks(number) {
-                let made = cache.read(number, chunk, |parts| {
-                    let [x, y, v] = three(parts)?;
-                    let (x, y) = (x.f32()?, y.f32()?);
-                    let mut weights = v.f32()?.to_vec();
-                    let rows = weights.len() / wide.max(1);
-                    let (mine, rest) = open.split_at(open.partition_point(|(row, _)| *row < first + rows));
-                    open = rest;
-                    for (row, classes_here) in mine {
-                        let row = row - first;
-                        let features = &x[row * size.depth..(row + 1) * size.depth];
-                        for at in 0..wide {
-                            let place = row * wide + at;
-                            if classes_here.contains(&(at % classes))
-                                && y[place] == 0.0
-                                && weights[place] > 0.0
-                            {
-                                weights[place] *= factor(number, features, at, at % classes);
-                            }
+/// Multiplies the weights of anchors without target in open rows by what `factor` says of layer, row and column. A row
+/// of a softmax, which has one weight, is without target where no column has one, and the least factor of its open
+/// classes holds.
+fn reweigh(
+    kept: KeptRows<'_>,
+    sizes: &[LayerSize],
+    classes: usize,
+    mut factor: impl FnMut(usize, Row<'_>, usize) -> f32,
+) -> Result<Weights> {
+    let mut out = Weights::new();
+    for (number, (layer, size)) in kept.open().iter().zip(sizes).enumerate() {
+        let wide = size.anchors * classes;
+        let (mut first, mut open) = (0, &layer.open[..]);
+        for chunk in 0..kept.chunks(number) {
+            let made = kept.read(number, chunk, |parts| {
+                let rows = Rows::new(parts, size.depth, wide)?;
+                let mut weights = rows.weights.to_vec();
+                let (mine, rest) = open.split_at(open.partition_point(|(row, _)| *row < first + rows.count));
+                open = rest;
+                for (at_row, open_classes) in mine {
+                    let row = rows.row(at_row - first);
+                    let weights = &mut weights[(at_row - first) * rows.per_row..][..rows.per_row];
+                    let columns = (0..wide).filter(|at| open_classes.contains(&(at % classes)));
+                    if let [weight] = weights {
+                        if row.targets.iter().all(|y| *y == 0.0) && *weight > 0.0 {
+                            *weight *= columns.map(|at| factor(number, row, at)).fold(1.0, f32::min);
+                        }
+                        continue;
+                    }
+                    for at in columns.filter(|&at| row.targets[at] == 0.0) {
+                        if weights[at] > 0.0 {
+                            weights[at] *= factor(number, row, at);
                         }
                     }
-                    first += rows;
-                    (!mine.is_empty()).then(|| AnyTensor::new(&[rows, wide], &weights)).transpose()
-                })?;
-                if let Some(weights) = made.flatten() {
-                    out.insert((number, chunk), weights);
                 }
+                first += rows.count;
+                let shape = [rows.count, rows.per_row];
+                (!mine.is_empty()).then(|| AnyTensor::new(&shape, &weights)).transpose()
+            })?;
+            if let Some(weights) = made.flatten() {
+                out.insert((number, chunk), weights);
             }
         }
-        Ok(out)
     }
+    Ok(out)
 }
 
 /// For each class the score that all but [`QUANTILE`] of the labelled anchors reach.
 fn labelled_scores(
-    cache: &FeatureCache,
+    kept: KeptRows<'_>,
     sizes: &[LayerSize],
     classes: usize,
     columns: &[Columns],
@@ -149,14 +105,13 @@ fn labelled_scores(
     let mut scores: Vec<Vec<f64>> = vec![Vec::new(); classes];
     for (layer, size) in sizes.iter().enumerate() {
         let wide = size.anchors * classes;
-        for chunk in 0..cache.chunks(layer) {
-            cache.read(layer, chunk, |parts| {
-                let [x, y, _] = three(parts)?;
-                let x = x.f32()?;
-                for (place, _) in y.f32()?.iter().enumerate().filter(|(_, y)| **y >= LABELLED) {
-                    let (row, at) = (place / wide, place % wide);
-                    let features = &x[row * size.depth..(row + 1) * size.depth];
-                    scores[at % classes].push(score(&columns[layer], features, at));
+        for chunk in 0..kept.chunks(layer) {
+            kept.read(layer, chunk, |parts| {
+                let rows = Rows::new(parts, size.depth, wide)?;
+                for row in (0..rows.count).map(|number| rows.row(number)) {
+                    for at in (0..wide).filter(|&at| row.targets[at] >= LABELLED) {
+                        scores[at % classes].push(row.score(&columns[layer], at));
+                    }
                 }
                 Ok(())
             })?;
@@ -169,19 +124,63 @@ fn labelled_scores(
     Ok(scores.into_iter().map(limit).collect())
 }
 
-fn score(columns: &Columns, x: &[f32], at: usize) -> f64 {
-    let wide = columns.biases.len();
-    let weights = columns.kernel.iter().skip(at).step_by(wide);
-    columns.biases[at] + x.iter().zip(weights).map(|(x, w)| f64::from(*x) * w).sum::<f64>()
+/// The rows of a chunk as plain numbers.
+struct Rows<'a> {
+    features: &'a [f32],
+    targets: &'a [f32],
+    weights: &'a [f32],
+    /// Of a softmax, for each row the logarithm of the sum of the old columns' exponentials.
+    old: Option<&'a [f32]>,
+    count: usize,
+    depth: usize,
+    wide: usize,
+    /// Weights of a row: one for each column, or one for all.
+    per_row: usize,
 }
 
-fn three(parts: &[AnyTensor]) -> Result<&[AnyTensor; 3]> {
-    parts.try_into().map_err(|_| Error::Data("kept rows without features, targets and weights".into()))
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    features: &'a [f32],
+    targets: &'a [f32],
+    old: f64,
+}
+
+impl<'a> Rows<'a> {
+    fn new(parts: &'a [AnyTensor], depth: usize, wide: usize) -> Result<Self> {
+        let [x, y, v, rest @ ..] = parts else {
+            return Err(Error::Data("kept rows without features, targets and weights".into()));
+        };
+        let (features, targets, weights) = (x.f32()?, y.f32()?, v.f32()?);
+        let count = targets.len() / wide.max(1);
+        let old = rest.first().map(AnyTensor::f32).transpose()?;
+        let per_row = weights.len() / count.max(1);
+        Ok(Self { features, targets, weights, old, count, depth, wide, per_row })
+    }
+
+    fn row(&self, number: usize) -> Row<'a> {
+        Row {
+            features: &self.features[number * self.depth..][..self.depth],
+            targets: &self.targets[number * self.wide..][..self.wide],
+            old: self.old.map_or(0.0, |old| f64::from(old[number])),
+        }
+    }
+}
+
+impl Row<'_> {
+    /// The logit of a column; of a softmax against all old columns together.
+    fn score(&self, columns: &Columns, at: usize) -> f64 {
+        let weights = columns.kernel.iter().skip(at).step_by(columns.biases.len());
+        let product: f64 = self.features.iter().zip(weights).map(|(x, w)| f64::from(*x) * w).sum();
+        columns.biases[at] + product - self.old
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::cache::CacheOptions;
+    use std::rc::Rc;
+
+    use super::super::cache::{CacheOptions, FeatureCache};
+    use super::super::kept::OpenRows;
     use super::*;
 
     const SIZE: LayerSize = LayerSize { depth: 1, anchors: 1 };
@@ -217,19 +216,49 @@ mod tests {
         let columns = [Columns { kernel: vec![1.0, 1.0], biases: vec![0.0, 0.0] }];
         for chunk in [1, 2, 3, 9] {
             let (cache, open) = rows(&list, chunk);
-            assert!(!open.is_empty());
+            let kept = KeptRows::new(&cache, &open, 0..1).unwrap();
+            assert!(kept.any_open());
             let all = |weights: &Weights| -> Vec<f32> {
                 let of = |at| {
                     cache.read(0, at, |parts| Ok(weights.get(&(0, at)).unwrap_or(&parts[2]).f32()?.to_vec()))
                 };
                 (0..cache.chunks(0)).flat_map(|at| of(at).unwrap().unwrap()).collect()
             };
-            let first = open.first(&cache, &[SIZE], 2).unwrap();
+            let first = super::first(kept, &[SIZE], 2).unwrap();
             assert_eq!(all(&first), [2.0, 2.0, 2.0, 2.0, 0.5, 2.0, 2.0, 2.0, 0.5, 2.0], "{chunk}");
-            let (next, ignored) = open.next(&cache, &[SIZE], 2, &columns).unwrap();
+            let (next, ignored) = super::next(kept, &[SIZE], 2, &columns).unwrap();
             assert_eq!(ignored, 1);
             assert_eq!(all(&next), [2.0, 2.0, 2.0, 2.0, 0.0, 2.0, 2.0, 2.0, 2.0, 2.0], "{chunk}");
         }
-        assert!(rows(&list[..1], 1).1.is_empty());
+        let (cache, open) = rows(&list[..1], 1);
+        assert!(!KeptRows::new(&cache, &open, 0..1).unwrap().any_open());
+    }
+
+    #[test]
+    fn a_row_of_a_softmax_has_one_weight() {
+        if crate::runtime::library::load(None).is_err() {
+            eprintln!("skipped: no TensorFlow library");
+            return;
+        }
+        let mut cache = FeatureCache::new(vec![vec![1, 2, 1, 1]], CacheOptions::default());
+        let mut open = OpenRows::new(1);
+        // Feature, targets, what the old columns say, whether class 0 is open. Labelled: logit 1 over the old ones.
+        for (x, y, old, is_open) in [
+            (2.0, [1.0, 0.0], 1.0, true),
+            (2.0, [0.0, 0.0], 0.5, true),
+            (2.0, [0.0, 0.0], 1.5, true),
+            (2.0, [0.0, 1.0], 0.5, true),
+            (2.0, [0.0, 0.0], 0.5, false),
+        ] {
+            cache.push(0, &[&[x], &y, &[2.0], &[old]]).unwrap();
+            open.push(0, &if is_open { Rc::from([0]) } else { Rc::from([]) });
+        }
+        cache.finish().unwrap();
+        let kept = KeptRows::new(&cache, &open, 0..1).unwrap();
+        let weights = |weights: Weights| weights[&(0, 0)].f32().unwrap().to_vec();
+        assert_eq!(weights(super::first(kept, &[SIZE], 2).unwrap()), [2.0, 0.5, 0.5, 2.0, 2.0]);
+        let columns = [Columns { kernel: vec![1.0, 1.0], biases: vec![0.0, 0.0] }];
+        let (next, ignored) = super::next(kept, &[SIZE], 2, &columns).unwrap();
+        assert_eq!((weights(next), ignored), (vec![2.0, 0.0, 2.0, 2.0, 2.0], 1));
     }
 }

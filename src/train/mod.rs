@@ -1,28 +1,34 @@
 //! Training of new class columns on a frozen network.
 //!
-//! [`views`] and [`render`] show the network parts of the pictures, [`features`] runs it over them, [`targets`] say
-//! what its anchors should answer, [`cache`] keeps the features of the cells that matter, and [`shards`] keeps them for a run that
-//! goes on where another was killed. Then a strategy makes columns: [`frozen_columns`] by one convex fit ([`parameters`],
-//! [`objective`], [`lbfgs`]; in rounds for [`incomplete`] labels), [`copy_back`] by gradient descent
-//! from random weights. Neither touches an old weight.
+//! [`features`] goes over the pictures, [`views`] and [`render`] choose and draw parts of them. A [`network`] of one of
+//! three kinds is run on each and turned into rows of features, targets and weights: `anchors` with [`targets`] for single
+//! stages, [`rois`] for regions of two stages, [`gaussian`] for the cells of a heatmap. [`task`] says what rows there are,
+//! [`cache`] keeps them, [`shards`] for a run that goes on where another was killed. Then a strategy makes columns:
+//! [`frozen_columns`] by convex fits over [`kept`] rows ([`parameters`], [`objective`], [`lbfgs`]; in rounds for
+//! [`incomplete`] labels), [`copy_back`] by gradient descent from random weights. Neither touches an old weight.
 
+mod anchors;
 pub mod cache;
 pub mod copy_back;
 pub mod features;
 pub mod frozen_columns;
+pub mod gaussian;
 pub mod incomplete;
+pub mod kept;
 pub mod lbfgs;
 pub mod loss;
 pub mod network;
 pub mod objective;
 pub mod parameters;
 pub mod render;
+pub mod rois;
 mod run;
 pub mod shape;
 pub mod shards;
 pub mod targets;
+pub mod task;
 pub mod views;
 
-pub use network::Network;
-pub use run::{Classes, Phase, Statistics, Strategy, TrainOptions, Trained, train};
-pub use shape::{Backbone, Geometry, Level, NetworkShape, ViewFeatures};
+pub use run::{Classes, Fitted, Phase, Statistics, Strategy, TrainOptions, Trained, train};
+pub use shape::{Backbone, Geometry, Input, Level, NetworkShape, ViewFeatures};
+pub use task::Frozen;

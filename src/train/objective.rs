@@ -1,50 +1,42 @@
-//! What is minimised: the cross entropy over all kept cells, by TensorFlow, plus half the squares of the whitened
-//! numbers.
+//! What is minimised: a loss over all kept rows, by TensorFlow, plus half the squares of the whitened numbers.
 
-use super::cache::FeatureCache;
 use super::incomplete::Weights;
+use super::kept::KeptRows;
 use super::loss::LossGraph;
 use super::parameters::{Columns, Moments, Parameters};
 use super::shape::LayerSize;
+use super::task::{Loss, WEIGHTS};
 use crate::error::{Error, Result};
 use crate::runtime::{AnyTensor, SessionConfig};
 
 /// Added to deviations: features that hardly move must not count as much as those that do.
 const DEVIATION_FLOOR: f64 = 0.05;
 
-/// Parts of a kept row: features [depth], targets [anchors·classes], weights [anchors·classes].
-pub(super) fn row_widths(size: LayerSize, classes: usize) -> Vec<usize> {
-    vec![size.depth, size.anchors * classes, size.anchors * classes]
-}
-
 /// The objective as a function of the whitened numbers.
 pub struct Objective<'a> {
-    cache: &'a FeatureCache,
+    kept: KeptRows<'a>,
     parameters: &'a Parameters,
     sizes: &'a [LayerSize],
     classes: usize,
+    loss: Loss,
     graph: LossGraph,
-    weights: Weights,
+    weights: &'a Weights,
 }
 
 impl<'a> Objective<'a> {
-    /// `positive_weight` multiplies the loss of a full target, by parts that of a soft one.
+    /// `positive_weight` multiplies the loss of a full target of [`Loss::Sigmoid`], by parts that of a soft one; `weights`
+    /// stand in for those of the kept rows.
     pub fn new(
-        cache: &'a FeatureCache,
+        (kept, weights): (KeptRows<'a>, &'a Weights),
         parameters: &'a Parameters,
         sizes: &'a [LayerSize],
         classes: usize,
-        positive_weight: f32,
+        (loss, positive_weight): (Loss, f32),
         threads: Option<usize>,
     ) -> Result<Self> {
         let config = SessionConfig { threads, optimize: false };
-        let graph = LossGraph::cross_entropy(positive_weight, &config)?;
-        Ok(Self { cache, parameters, sizes, classes, graph, weights: Weights::new() })
-    }
-
-    /// Lets weights stand in for those of the kept rows.
-    pub fn reweigh(&mut self, weights: Weights) {
-        self.weights = weights;
+        let graph = LossGraph::of(loss, positive_weight, &config)?;
+        Ok(Self { kept, parameters, sizes, classes, loss, graph, weights })
     }
 
     /// Value and slope.
@@ -64,7 +56,7 @@ impl<'a> Objective<'a> {
         Ok((value, slope))
     }
 
-    /// Cross entropy of one layer and its slope in the columns; sums over chunks are taken in their order, in float64.
+    /// The loss of one layer and its slope in the columns; sums over chunks are taken in their order, in float64.
     pub(super) fn data_term(&self, layer: usize, columns: &Columns) -> Result<(f64, Columns)> {
         let LayerSize { depth, anchors } = self.sizes[layer];
         let wide = anchors * self.classes;
@@ -73,13 +65,19 @@ impl<'a> Objective<'a> {
         let b = AnyTensor::new(&[wide], &single(&columns.biases))?;
         let mut total = 0.0;
         let mut slope = Columns { kernel: vec![0.0; depth * wide], biases: vec![0.0; wide] };
-        for chunk in 0..self.cache.chunks(layer) {
-            let got = self.cache.read(layer, chunk, |parts| {
-                let [x, y, v] = parts else {
-                    return Err(Error::Data("kept rows without features, targets and weights".into()));
-                };
-                let v = self.weights.get(&(layer, chunk)).unwrap_or(v);
-                self.graph.run(&[("x", x), ("w", &w), ("b", &b), ("y", y), ("v", v)])
+        for chunk in 0..self.kept.chunks(layer) {
+            let got = self.kept.read(layer, chunk, |parts| {
+                let mut feeds = vec![("w", &w), ("b", &b)];
+                let others = self.weights.get(&(layer, chunk));
+                feeds.extend(
+                    self.loss
+                        .parts()
+                        .iter()
+                        .copied()
+                        .zip(parts)
+                        .map(|(name, part)| (name, others.filter(|_| name == WEIGHTS).unwrap_or(part))),
+                );
+                self.graph.run(&feeds)
             })?;
             let Some(got) = got else { continue };
             total += got.loss;
@@ -97,13 +95,13 @@ pub(super) fn accumulate(sums: &mut [f64], values: &[f32]) {
 }
 
 /// Mean and deviation of each layer's features over the kept rows, each row with the largest of its weights.
-pub fn moments(cache: &FeatureCache, sizes: &[LayerSize]) -> Result<Vec<Moments>> {
+pub fn moments(kept: KeptRows<'_>, sizes: &[LayerSize]) -> Result<Vec<Moments>> {
     let mut out = Vec::with_capacity(sizes.len());
     for (layer, size) in sizes.iter().enumerate() {
         let (mut weights, mut sums, mut squares) = (0.0, vec![0.0; size.depth], vec![0.0; size.depth]);
-        for chunk in 0..cache.chunks(layer) {
-            cache.read(layer, chunk, |parts| {
-                let [x, _, v] = parts else {
+        for chunk in 0..kept.chunks(layer) {
+            kept.read(layer, chunk, |parts| {
+                let [x, _, v, ..] = parts else {
                     return Err(Error::Data("kept rows without features, targets and weights".into()));
                 };
                 let wide = v.len() / x.shape().first().copied().unwrap_or(1).max(1);
@@ -134,7 +132,8 @@ pub fn moments(cache: &FeatureCache, sizes: &[LayerSize]) -> Result<Vec<Moments>
 
 #[cfg(test)]
 mod tests {
-    use super::super::cache::CacheOptions;
+    use super::super::cache::{CacheOptions, FeatureCache};
+    use super::super::kept::OpenRows;
     use super::super::parameters::Penalties;
     use super::*;
     use crate::head::columns::LayerValues;
@@ -145,7 +144,7 @@ mod tests {
 
     /// Random rows with soft targets, and the same rows as plain numbers.
     fn rows(random: &mut SplitMix) -> (FeatureCache, Vec<Vec<[Vec<f32>; 3]>>) {
-        let widths = SIZES.iter().map(|&size| row_widths(size, CLASSES)).collect();
+        let widths = SIZES.iter().map(|&size| Loss::Sigmoid.row_widths(size, CLASSES)).collect();
         let mut cache = FeatureCache::new(widths, CacheOptions::default());
         let mut plain = vec![Vec::new(); 2];
         for number in 0..40 {
@@ -204,10 +203,14 @@ mod tests {
             kernel: draw(size.depth * size.anchors * 4).iter().map(|v| *v as f32).collect(),
             biases: draw(size.anchors * 4).iter().map(|v| *v as f32).collect(),
         });
-        let moments = moments(&cache, &SIZES).unwrap();
+        let (open, weights) = (OpenRows::new(SIZES.len()), Weights::new());
+        let kept = KeptRows::new(&cache, &open, 0..SIZES.len()).unwrap();
+        let moments = moments(kept, &SIZES).unwrap();
         let parameters =
             Parameters::new(&SIZES, &old, true, moments, CLASSES, &Penalties::default()).unwrap();
-        let objective = Objective::new(&cache, &parameters, &SIZES, CLASSES, 2.0, None).unwrap();
+        let objective =
+            Objective::new((kept, &weights), &parameters, &SIZES, CLASSES, (Loss::Sigmoid, 2.0), None)
+                .unwrap();
         let t = draw(parameters.len());
         let by_hand = |t: &[f64]| {
             let terms: Vec<_> =

@@ -17,10 +17,26 @@ pub fn content_size(geometry: Geometry, input: (usize, usize), picture: (usize, 
             let side = |length: f64, most: usize| ((length * scale).round() as usize).clamp(1, most.max(1));
             (side(height, input.0), side(width, input.1))
         }
+        Geometry::Range { least, most } => {
+            let at = |scale: f64| [height, width].map(|side| ((side * scale).round() as usize).max(1));
+            let mut sides = at(least as f64 / height.min(width));
+            if sides[0].max(sides[1]) > most {
+                sides = at(most as f64 / height.max(width));
+            }
+            (sides[0], sides[1])
+        }
     }
 }
 
-/// A view at the size of the network's input, `height · width · 3` bytes.
+/// Height and width in pixels of what is rendered of a picture of this size.
+pub fn canvas(geometry: Geometry, input: (usize, usize), picture: (usize, usize)) -> (usize, usize) {
+    match geometry {
+        Geometry::Squash | Geometry::KeepAspect => input,
+        Geometry::Range { .. } => content_size(geometry, input, picture),
+    }
+}
+
+/// A view at the size of the network's input ([`canvas`]), `height · width · 3` bytes.
 ///
 /// Two-tap bilinear without half-pixel centres and without smoothing, as `ResizeBilinear` of an exported model does it
 /// (`resize_bilinear_op.cc`, `LegacyScaler`): what the class layer learns from must be what it will be served.
@@ -40,8 +56,9 @@ pub fn render(picture: &Picture, view: &View, input: (usize, usize), geometry: G
     if let Some(colour) = view.colour {
         recolour(&mut content, colour);
     }
-    let mut out = vec![0u8; input.0 * input.1 * 3];
-    for (to, from) in out.chunks_exact_mut(input.1.max(1) * 3).zip(content.chunks_exact(columns * 3)) {
+    let whole = canvas(geometry, input, (height, width));
+    let mut out = vec![0u8; whole.0 * whole.1 * 3];
+    for (to, from) in out.chunks_exact_mut(whole.1.max(1) * 3).zip(content.chunks_exact(columns * 3)) {
         for (to, from) in to.iter_mut().zip(from) {
             // The cast saturates.
             *to = (from + 0.5) as u8;
@@ -115,6 +132,22 @@ fn recolour(rgb: &mut [f32], colour: Colour) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_of_sizes_are_those_of_the_api() {
+        let geometry = Geometry::Range { least: 600, most: 1024 };
+        for (picture, size) in [
+            ((480, 640), (600, 800)),
+            ((640, 480), (800, 600)),
+            ((100, 300), (341, 1024)),
+            ((600, 1024), (600, 1024)),
+            ((50, 50), (600, 600)),
+        ] {
+            assert_eq!(content_size(geometry, (600, 600), picture), size);
+        }
+        let small = Geometry::Range { least: 2, most: 9 };
+        assert_eq!(render(&ramp(6, 4), &View::WHOLE, (2, 2), small).len(), 2 * 3 * 3);
+    }
 
     fn ramp(width: u32, height: u32) -> Picture {
         let rgb =

@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::anchors::Shown;
 use super::cache::{CacheOptions, FeatureCache};
 use super::copy_back::{self, DescentOptions, Examples, descend};
-use super::features::{Showing, Shown};
+use super::features::Showing;
 use super::frozen_columns::{FitOptions, fit};
-use super::incomplete::{Kept, OpenRows};
-use super::objective;
+use super::kept::{KeptRows, OpenRows};
 use super::parameters::old_columns;
-use super::shape::{Backbone, NetworkShape};
-use super::targets::{matched, soft};
+use super::shape::Backbone;
+use super::task::{Frozen, Loss, Map, RowSink, Task, first_layer};
 use super::views::automatic_count;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::head::columns::{LayerValues, NewColumns};
+use crate::head::locate::Role;
 
 /// How new columns are made.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,12 +90,13 @@ pub struct Statistics {
     pub resumed: usize,
     /// Kept rows of each layer.
     pub rows: Vec<usize>,
-    /// Anchors matched to each new class as the OD API matches them, in all views: for each layer [anchors, classes].
+    /// Anchors, regions or centres matched to each new class as the OD API matches them, in all views: for each layer
+    /// [anchors, classes].
     pub matched: Vec<Vec<usize>>,
     /// Sums of weight · target, one unit per picture's worth of views: for each layer [anchors, classes]. Empty for
     /// copy-back.
     pub positives: Vec<Vec<f64>>,
-    /// The same by feature map instead of class layer, which several maps may share.
+    /// The same by map instead of class layer, which several maps may share.
     pub matched_by_map: Vec<Vec<usize>>,
     /// Pictures with incomplete labels.
     pub incomplete: usize,
@@ -110,14 +112,27 @@ pub struct Statistics {
     pub disk_bytes: u64,
 }
 
+/// One fit.
+#[derive(Debug, Clone)]
+pub struct Fitted {
+    /// What its columns are.
+    pub role: Role,
+    /// The numbers of its class layers.
+    pub layers: Vec<usize>,
+    /// The loss before the first step and after each; empty where nothing was kept, and columns are the mean of old ones.
+    pub losses: Vec<f64>,
+}
+
 /// New columns and how they came about.
 #[derive(Debug, Clone)]
 pub struct Trained {
     /// New columns of each layer, kernel [depth, anchors, classes].
     pub columns: Vec<NewColumns>,
-    /// The loss by step.
+    /// The fits, that of the scores first.
+    pub fits: Vec<Fitted>,
+    /// The loss of the scores by step.
     pub losses: Vec<f64>,
-    /// Steps taken.
+    /// Steps taken for the scores.
     pub iterations: usize,
     /// What the data was.
     pub statistics: Statistics,
@@ -130,7 +145,7 @@ pub struct Trained {
 /// Errors: [`Error::Data`] when nothing of a new class is in the data or a picture cannot be read; [`Error::Usage`] for
 /// options out of range; those of TensorFlow.
 pub fn train(
-    backbone: &dyn Backbone,
+    network: &dyn Frozen,
     dataset: &Dataset,
     classes: &Classes,
     old: &[LayerValues],
@@ -138,100 +153,221 @@ pub fn train(
     options: &TrainOptions,
     progress: &mut dyn FnMut(Phase),
 ) -> Result<Trained> {
-    let start = Instant::now();
-    let shape = backbone.shape();
-    let sizes = shape.layers()?;
-    let columns = old_columns(&sizes, old)?;
-    let added = classes.new.len();
     let boxes = count_boxes(dataset, classes)?;
     if options.views == Some(0) {
         return Err(Error::Usage("--views 0 shows the network nothing; expected at least 1".into()));
     }
-    let copy_back = matches!(options.strategy, Strategy::CopyBack(_));
-    if copy_back && dataset.images.iter().any(|image| !image.incomplete.is_complete()) {
+    if let Strategy::CopyBack(_) = options.strategy
+        && dataset.images.iter().any(|image| !image.incomplete.is_complete())
+    {
         return Err(Error::Usage(
             "the data has pictures with incomplete labels, which --strategy copy-back would take for background; use \
              frozen-columns"
                 .into(),
         ));
     }
-    let first_new = if copy_back { columns } else { 0 };
-    let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
-    if copy_back {
-        numbers
-            .extend(classes.old.iter().filter(|(_, c)| **c < columns).map(|(name, c)| (name.as_str(), *c)));
+    let tasks = network.tasks(background)?;
+    for task in &tasks {
+        old_columns(&task.sizes, &task.old(old)?)?;
     }
-    numbers.extend(classes.new.iter().enumerate().map(|(n, name)| (name.as_str(), first_new + n)));
     let views = options.views.unwrap_or_else(|| automatic_count(dataset.images.len()));
-    let showing = Showing { dataset, classes: numbers, first_new, views, seed: options.seed };
-    let total = showing.count(shape.geometry);
-    let mut statistics = Statistics {
+    let maps = network.maps(&tasks);
+    let statistics = Statistics {
         images: dataset.images.len(),
         incomplete: dataset.images.iter().filter(|image| !image.incomplete.is_complete()).count(),
         boxes,
-        views: total,
-        matched: sizes.iter().map(|size| vec![0; size.anchors * added]).collect(),
-        matched_by_map: shape.levels.iter().map(|level| vec![0; level.anchors * added]).collect(),
+        matched_by_map: maps.iter().map(|map| vec![0; map.anchors * classes.new.len()]).collect(),
         ..Statistics::default()
     };
-    let cache = options.cache.clone();
-    let trained = match &options.strategy {
-        Strategy::FrozenColumns(fit_options) => {
-            let widths = sizes.iter().map(|&size| objective::row_widths(size, added)).collect();
-            let mut cache = FeatureCache::new(widths, cache);
-            let first = resume(&mut cache, shape, &mut statistics)?;
-            let mut open = OpenRows::new(sizes.len());
-            showing.run(backbone, first, |shown| {
-                keep_soft(&mut cache, &mut open, shape, &shown, added)?;
-                count_matched(&mut statistics, shape, &shown, added);
-                cache.view_done(|| flat_counts(&statistics.matched_by_map))?;
-                progress(Phase::Features { done: shown.number + 1, total });
-                Ok(())
+    let run = Run {
+        network,
+        maps,
+        showing: Showing { dataset, classes: BTreeMap::new(), first_new: 0, views, seed: options.seed },
+        old,
+        background,
+        cache: &options.cache,
+        statistics,
+        start: Instant::now(),
+        progress,
+    };
+    match (&options.strategy, network.single_stage()) {
+        (Strategy::FrozenColumns(fit), _) => run.frozen_columns(&tasks, classes, fit),
+        (Strategy::CopyBack(descent), Some(backbone)) => run.copy_back(backbone, classes, descent),
+        (Strategy::CopyBack(_), None) => Err(Error::Usage(
+            "copy-back trains single-stage models with sigmoid scores only; use --strategy frozen-columns"
+                .into(),
+        )),
+    }
+}
+
+/// What both strategies need.
+struct Run<'a> {
+    network: &'a dyn Frozen,
+    maps: Vec<Map>,
+    showing: Showing<'a>,
+    old: &'a [LayerValues],
+    background: bool,
+    cache: &'a CacheOptions,
+    statistics: Statistics,
+    start: Instant,
+    progress: &'a mut dyn FnMut(Phase),
+}
+
+impl<'a> Run<'a> {
+    /// Numbers the classes of the data, new ones from `first` on, and counts the views.
+    fn number(&mut self, classes: &'a Classes, first: usize) {
+        let new = classes.new.iter().enumerate().map(|(n, name)| (name.as_str(), first + n));
+        self.showing.classes.extend(new);
+        self.showing.first_new = first;
+        self.statistics.views = self.showing.count(self.network.input().geometry);
+    }
+
+    fn frozen_columns(
+        mut self,
+        tasks: &[Task],
+        classes: &'a Classes,
+        options: &FitOptions,
+    ) -> Result<Trained> {
+        let added = classes.new.len();
+        self.number(classes, 0);
+        let widths = |task: &Task| -> Vec<_> {
+            task.sizes.iter().map(|&size| task.loss.row_widths(size, added)).collect()
+        };
+        let mut cache = FeatureCache::new(tasks.iter().flat_map(widths).collect(), self.cache.clone());
+        let mut open = OpenRows::new(cache.layers());
+        let first = resume(&mut cache, &mut self.statistics)?;
+        let total = self.statistics.views;
+        self.showing.run(self.network.input(), first, |seen| {
+            let matched = &mut self.statistics.matched_by_map;
+            let mut rows = RowSink { cache: &mut cache, open: &mut open, tasks, matched };
+            self.network.keep(&seen, added, &mut rows)?;
+            cache.view_done(|| flat_counts(&self.statistics.matched_by_map))?;
+            (self.progress)(Phase::Features { done: seen.number + 1, total });
+            Ok(())
+        })?;
+        cache.features_done()?;
+        cache.finish()?;
+        self.note(tasks, &cache, added);
+
+        let empty = NewColumns { kernel: Vec::new(), biases: Vec::new() };
+        let mut trained = Trained {
+            columns: vec![empty; self.old.len()],
+            fits: Vec::new(),
+            losses: Vec::new(),
+            iterations: 0,
+            statistics: self.statistics,
+        };
+        trained.statistics.positives = vec![Vec::new(); self.old.len()];
+        let limit = options.limits.iterations;
+        for (number, task) in tasks.iter().enumerate() {
+            let (old, options) = (task.old(self.old)?, options.for_task(task));
+            let first = first_layer(tasks, number);
+            let kept = KeptRows::new(&cache, &open, first..first + task.layers.len())?;
+            let (done_before, all) = (number * limit, tasks.len() * limit);
+            let result = fit(kept, &task.sizes, &old, task.background, added, &options, |done, loss| {
+                (self.progress)(Phase::Fit { done: (done_before + done).min(all), total: all, loss });
             })?;
-            cache.features_done()?;
-            cache.finish()?;
-            note(&mut statistics, &cache, start);
-            let limit = fit_options.limits.iterations;
-            let kept = Kept { cache: &cache, open: &open };
-            let result = fit(kept, &sizes, old, background, added, fit_options, |done, loss| {
-                progress(Phase::Fit { done, total: limit, loss });
-            })?;
-            statistics.positives = result.positives;
-            statistics.ignored = result.ignored;
-            statistics.fit_seconds = result.seconds;
-            let (columns, losses, iterations) = (result.columns, result.losses, result.iterations);
-            Trained { columns, losses, iterations, statistics }
+            for ((&layer, columns), positives) in task.layers.iter().zip(result.columns).zip(result.positives)
+            {
+                trained.columns[layer] = task.ungrouped(columns, added);
+                trained.statistics.positives[layer] = positives;
+            }
+            trained.statistics.fit_seconds += result.seconds;
+            trained.statistics.ignored += result.ignored;
+            if number == 0 {
+                (trained.losses, trained.iterations) = (result.losses.clone(), result.iterations);
+            }
+            trained.fits.push(Fitted { role: task.role, layers: task.layers.clone(), losses: result.losses });
         }
-        Strategy::CopyBack(descent) => {
-            let widths = sizes.iter().map(|&size| copy_back::row_widths(size)).collect();
-            let mut cache = FeatureCache::new(widths, cache);
-            let examples = Examples::new(shape, &sizes, old, background, descent.threads)?;
-            let first = resume(&mut cache, shape, &mut statistics)?;
-            showing.run(backbone, first, |shown| {
-                examples.keep(&mut cache, &shown, |map, anchor, class| {
-                    if let Some(new) = class.checked_sub(columns).filter(|new| *new < added) {
-                        count_one(&mut statistics, shape, map, anchor * added + new);
-                    }
-                })?;
-                cache.view_done(|| flat_counts(&statistics.matched_by_map))?;
-                progress(Phase::Features { done: shown.number + 1, total });
-                Ok(())
+        Ok(trained)
+    }
+
+    fn copy_back(
+        mut self,
+        backbone: &dyn Backbone,
+        classes: &'a Classes,
+        descent: &DescentOptions,
+    ) -> Result<Trained> {
+        let (shape, added) = (backbone.shape(), classes.new.len());
+        let sizes = shape.layers()?;
+        let columns = old_columns(&sizes, self.old)?;
+        let known = classes.old.iter().filter(|(_, column)| **column < columns);
+        self.showing.classes.extend(known.map(|(name, column)| (name.as_str(), *column)));
+        self.number(classes, columns);
+        let widths = sizes.iter().map(|&size| copy_back::row_widths(size)).collect();
+        let mut cache = FeatureCache::new(widths, self.cache.clone());
+        let examples = Examples::new(shape, &sizes, self.old, self.background, descent.threads)?;
+        let first = resume(&mut cache, &mut self.statistics)?;
+        let total = self.statistics.views;
+        self.showing.run(shape.input, first, |seen| {
+            let matched = &mut self.statistics.matched_by_map;
+            examples.keep(&mut cache, &Shown::new(backbone, &seen)?, |map, anchor, class| {
+                if let Some(new) = class.checked_sub(columns).filter(|new| *new < added) {
+                    matched[map][anchor * added + new] += 1;
+                }
             })?;
-            cache.features_done()?;
-            note(&mut statistics, &cache, start);
-            let result = descend(&cache, &sizes, columns, added, descent, |done, loss| {
-                progress(Phase::Fit { done, total: descent.steps, loss });
-            })?;
-            statistics.fit_seconds = result.seconds;
-            Trained {
-                columns: result.columns,
-                iterations: result.losses.len(),
-                losses: result.losses,
-                statistics,
+            cache.view_done(|| flat_counts(matched))?;
+            (self.progress)(Phase::Features { done: seen.number + 1, total });
+            Ok(())
+        })?;
+        cache.features_done()?;
+        let task = Task {
+            role: Role::Scores,
+            loss: Loss::Focal,
+            layers: (0..sizes.len()).collect(),
+            sizes: sizes.clone(),
+            background: self.background,
+        };
+        self.note(std::slice::from_ref(&task), &cache, added);
+        let result = descend(&cache, &sizes, columns, added, descent, |done, loss| {
+            (self.progress)(Phase::Fit { done, total: descent.steps, loss });
+        })?;
+        self.statistics.fit_seconds = result.seconds;
+        let fits = vec![Fitted { role: task.role, layers: task.layers, losses: result.losses.clone() }];
+        Ok(Trained {
+            columns: result.columns,
+            fits,
+            iterations: result.losses.len(),
+            losses: result.losses,
+            statistics: self.statistics,
+        })
+    }
+
+    /// What was kept and matched, once all features are there.
+    fn note(&mut self, tasks: &[Task], cache: &FeatureCache, added: usize) {
+        let statistics = &mut self.statistics;
+        statistics.rows = vec![0; self.old.len()];
+        statistics.matched = vec![Vec::new(); self.old.len()];
+        for (at, &layer) in tasks.iter().flat_map(|task| &task.layers).enumerate() {
+            statistics.rows[layer] = cache.rows(at);
+        }
+        for (map, counts) in self.maps.iter().zip(&statistics.matched_by_map) {
+            let sums = &mut statistics.matched[map.layer];
+            sums.resize(map.anchors * added, 0);
+            for (sum, count) in sums.iter_mut().zip(counts) {
+                *sum += count;
             }
         }
-    };
-    Ok(trained)
+        (statistics.memory_bytes, statistics.disk_bytes) = cache.bytes();
+        statistics.feature_seconds = self.start.elapsed().as_secs_f64();
+    }
+}
+
+/// Takes over what a killed run has left: the number of the first view that is still to be shown.
+fn resume(cache: &mut FeatureCache, statistics: &mut Statistics) -> Result<usize> {
+    let (views, counts) = cache.resume()?;
+    for (here, kept) in statistics.matched_by_map.iter_mut().flatten().zip(counts) {
+        *here = kept as usize;
+    }
+    statistics.resumed = views;
+    if views > 0 {
+        tracing::info!("{views} of {} views were there from a run that did not end", statistics.views);
+    }
+    Ok(views)
+}
+
+fn flat_counts(matched: &[Vec<usize>]) -> Vec<u64> {
+    matched.iter().flatten().map(|&n| n as u64).collect()
 }
 
 fn count_boxes(dataset: &Dataset, classes: &Classes) -> Result<Vec<usize>> {
@@ -258,74 +394,4 @@ fn count_boxes(dataset: &Dataset, classes: &Classes) -> Result<Vec<usize>> {
         boxes.push(counts.get(name).copied().unwrap_or(0));
     }
     Ok(boxes)
-}
-
-fn keep_soft(
-    cache: &mut FeatureCache,
-    open: &mut OpenRows,
-    shape: &NetworkShape,
-    shown: &Shown,
-    classes: usize,
-) -> Result<()> {
-    let targets = soft(&shape.anchors, &shown.features.boxes, &shown.truths, classes);
-    let of_picture = shown.of_picture.max(1) as f32;
-    let mut weights = Vec::new();
-    for (level, x) in shape.levels.iter().zip(&shown.features.levels) {
-        let x = x.f32()?;
-        let wide = level.anchors * classes;
-        for kept in targets.select(level, shown.number) {
-            let first = level.first_anchor * classes + kept.cell * wide;
-            weights.clear();
-            weights
-                .extend(targets.weight[first..first + wide].iter().map(|w| w * kept.stands_for / of_picture));
-            let features = &x[kept.cell * level.depth..(kept.cell + 1) * level.depth];
-            cache.push(level.layer, &[features, &targets.target[first..first + wide], &weights])?;
-            open.push(level.layer, &shown.open);
-        }
-    }
-    Ok(())
-}
-
-fn count_matched(statistics: &mut Statistics, shape: &NetworkShape, shown: &Shown, added: usize) {
-    let matched = matched(&shape.anchors, &shown.truths);
-    for (map, level) in shape.levels.iter().enumerate() {
-        for at in 0..level.cells() * level.anchors {
-            if let Some(t) = matched[level.first_anchor + at] {
-                count_one(statistics, shape, map, at % level.anchors * added + shown.truths[t].class);
-            }
-        }
-    }
-}
-
-/// Takes over what a killed run has left: the number of the first view that is still to be shown.
-fn resume(cache: &mut FeatureCache, shape: &NetworkShape, statistics: &mut Statistics) -> Result<usize> {
-    let (views, counts) = cache.resume()?;
-    let mut counts = counts.into_iter();
-    for (map, level) in shape.levels.iter().enumerate() {
-        let total = &mut statistics.matched[level.layer];
-        for ((here, total), kept) in statistics.matched_by_map[map].iter_mut().zip(total).zip(&mut counts) {
-            *here = kept as usize;
-            *total += kept as usize;
-        }
-    }
-    statistics.resumed = views;
-    if views > 0 {
-        tracing::info!("{views} of {} views were there from a run that did not end", statistics.views);
-    }
-    Ok(views)
-}
-
-fn flat_counts(matched: &[Vec<usize>]) -> Vec<u64> {
-    matched.iter().flatten().map(|&n| n as u64).collect()
-}
-
-fn count_one(statistics: &mut Statistics, shape: &NetworkShape, map: usize, place: usize) {
-    statistics.matched[shape.levels[map].layer][place] += 1;
-    statistics.matched_by_map[map][place] += 1;
-}
-
-fn note(statistics: &mut Statistics, cache: &FeatureCache, start: Instant) {
-    statistics.rows = (0..cache.layers()).map(|layer| cache.rows(layer)).collect();
-    (statistics.memory_bytes, statistics.disk_bytes) = cache.bytes();
-    statistics.feature_seconds = start.elapsed().as_secs_f64();
 }

@@ -11,6 +11,22 @@ pub enum Geometry {
     Squash,
     /// Scaled as a whole into the top left corner, the rest black (`keep_aspect_ratio_resizer` with padding).
     KeepAspect,
+    /// Scaled as a whole and left so (`keep_aspect_ratio_resizer`).
+    Range {
+        /// What the shorter side becomes, pixels.
+        least: usize,
+        /// What the longer side becomes where it would be longer than that.
+        most: usize,
+    },
+}
+
+/// The pictures that a network takes in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input {
+    /// Height and width in pixels; those of a square picture where the size depends on the picture.
+    pub size: (usize, usize),
+    /// How pictures come to that size.
+    pub geometry: Geometry,
 }
 
 /// One feature map under the class head.
@@ -44,10 +60,8 @@ pub struct NetworkShape {
     pub levels: Vec<Level>,
     /// All anchors, unclipped, as fractions of the network's input.
     pub anchors: Vec<BoxYxyx>,
-    /// Height and width of the network's input, pixels.
-    pub input: (usize, usize),
-    /// How pictures come to that size.
-    pub geometry: Geometry,
+    /// The pictures it takes.
+    pub input: Input,
 }
 
 /// Size of a class layer.
@@ -66,8 +80,9 @@ impl NetworkShape {
     pub fn layers(&self) -> Result<Vec<LayerSize>> {
         let wrong =
             |reason: String| Err(Error::Data(format!("the network's shape is not consistent: {reason}")));
-        if self.input.0 == 0 || self.input.1 == 0 {
-            return wrong(format!("an input of {} x {} pixels", self.input.0, self.input.1));
+        let (height, width) = self.input.size;
+        if height == 0 || width == 0 {
+            return wrong(format!("an input of {height} x {width} pixels"));
         }
         let mut next = 0;
         let mut layers: Vec<Option<LayerSize>> = Vec::new();
@@ -117,7 +132,7 @@ pub struct ViewFeatures {
     pub boxes: Vec<BoxYxyx>,
 }
 
-/// The frozen part of a network.
+/// The frozen part of a network with one answer for each anchor.
 pub trait Backbone {
     /// The network's maps and anchors.
     fn shape(&self) -> &NetworkShape;
@@ -150,7 +165,7 @@ mod tests {
 
     fn shape(levels: Vec<Level>, anchors: usize) -> NetworkShape {
         let anchors = vec![BoxYxyx::new(0.0, 0.0, 1.0, 1.0); anchors];
-        NetworkShape { levels, anchors, input: (8, 8), geometry: Geometry::Squash }
+        NetworkShape { levels, anchors, input: Input { size: (8, 8), geometry: Geometry::Squash } }
     }
 
     #[test]

@@ -37,7 +37,8 @@ impl Truth {
         !self.crowd && self.visible >= SHOWN
     }
 
-    fn unsure(&self) -> bool {
+    /// Whether something of it can be seen, but not enough for an example.
+    pub(super) fn unsure(&self) -> bool {
         !self.shown() && self.visible > UNSEEN
     }
 }

@@ -122,7 +122,9 @@ pub fn object_view(picture: u64, objects: &[BoxYxyx], number: u64, geometry: Geo
             let jitter = (ASPECT_JITTER * (2.0 * aspect - 1.0)).exp();
             ((side * jitter).max(height), (side / jitter).max(width))
         }
-        Geometry::KeepAspect => (side.max(height).max(width), side.max(height).max(width)),
+        Geometry::KeepAspect | Geometry::Range { .. } => {
+            (side.max(height).max(width), side.max(height).max(width))
+        }
     };
     let y0 = ymax - tall + (tall - height) * down;
     let x0 = xmax - wide + (wide - width) * across;

@@ -140,7 +140,7 @@ pub fn table(maps: &[MapEvidence], class: usize) -> Markup {
 mod tests {
     use super::*;
     use crate::data::BoxYxyx;
-    use crate::train::{Geometry, Level};
+    use crate::train::{Geometry, Input, Level};
 
     fn maps() -> Vec<MapEvidence> {
         let at = |h: f32, w: f32| BoxYxyx::new(0.5 - h / 2.0, 0.5 - w / 2.0, 0.5 + h / 2.0, 0.5 + w / 2.0);
@@ -155,8 +155,7 @@ mod tests {
         let shape = NetworkShape {
             levels: vec![level(2, 0, 0), level(1, 8, 1)],
             anchors: [[at(0.2, 0.2), at(0.1, 0.4)].repeat(4), vec![at(0.8, 0.8), at(0.9, 0.3)]].concat(),
-            input: (8, 8),
-            geometry: Geometry::Squash,
+            input: Input { size: (8, 8), geometry: Geometry::Squash },
         };
         gather(&shape, &[vec![30, 1, 5, 0], vec![0, 0, 0, 40]], 2)
     }

@@ -1,0 +1,82 @@
+//! Rows of networks with one answer for each anchor.
+
+use super::features::Seen;
+use super::shape::{Backbone, Input, Level, ViewFeatures, check_features};
+use super::targets::{Truth, matched, soft};
+use super::task::{Frozen, Loss, Map, RowSink, Task};
+use crate::error::Result;
+use crate::head::locate::Role;
+
+/// One view with what the network made of it.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// Its number among all views.
+    pub number: usize,
+    /// How many views its picture has.
+    pub of_picture: usize,
+    /// The objects in it.
+    pub truths: Vec<Truth>,
+    /// What the network made of it.
+    pub features: ViewFeatures,
+}
+
+impl Shown {
+    /// Runs the network over a view.
+    pub fn new(backbone: &dyn Backbone, seen: &Seen) -> Result<Self> {
+        let (height, width) = seen.size;
+        let features = backbone.run(&seen.rgb, height, width)?;
+        check_features(backbone.shape(), &features)?;
+        let Seen { number, of_picture, ref truths, .. } = *seen;
+        Ok(Self { number, of_picture, truths: truths.clone(), features })
+    }
+}
+
+impl<B: Backbone> Frozen for B {
+    fn input(&self) -> Input {
+        self.shape().input
+    }
+
+    fn tasks(&self, background: bool) -> Result<Vec<Task>> {
+        let sizes = self.shape().layers()?;
+        let layers = (0..sizes.len()).collect();
+        Ok(vec![Task { role: Role::Scores, loss: Loss::Sigmoid, layers, sizes, background }])
+    }
+
+    fn maps(&self, _tasks: &[Task]) -> Vec<Map> {
+        let map = |level: &Level| Map { layer: level.layer, anchors: level.anchors };
+        self.shape().levels.iter().map(map).collect()
+    }
+
+    fn keep(&self, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()> {
+        let (shape, shown) = (self.shape(), Shown::new(self, seen)?);
+        let targets = soft(&shape.anchors, &shown.features.boxes, &shown.truths, classes);
+        let of_picture = shown.of_picture.max(1) as f32;
+        let mut weights = Vec::new();
+        for (level, x) in shape.levels.iter().zip(&shown.features.levels) {
+            let x = x.f32()?;
+            let wide = level.anchors * classes;
+            for kept in targets.select(level, shown.number) {
+                let first = level.first_anchor * classes + kept.cell * wide;
+                let known = &targets.weight[first..first + wide];
+                weights.clear();
+                weights.extend(known.iter().map(|w| w * kept.stands_for / of_picture));
+                let features = &x[kept.cell * level.depth..(kept.cell + 1) * level.depth];
+                let parts = [features, &targets.target[first..first + wide], &weights];
+                rows.row((0, level.layer), &parts, &seen.open)?;
+            }
+        }
+        let matched = matched(&shape.anchors, &shown.truths);
+        for (map, level) in shape.levels.iter().enumerate() {
+            for at in 0..level.cells() * level.anchors {
+                if let Some(t) = matched[level.first_anchor + at] {
+                    rows.positive(map, at % level.anchors * classes + shown.truths[t].class);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn single_stage(&self) -> Option<&dyn Backbone> {
+        Some(self)
+    }
+}

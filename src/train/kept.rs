@@ -1,0 +1,93 @@
+//! The kept rows of layers that are fitted together, and which of them are open.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::cache::FeatureCache;
+use crate::error::{Error, Result};
+use crate::runtime::AnyTensor;
+
+/// The kept rows that come from pictures with incomplete labels, by layer.
+#[derive(Debug, Clone, Default)]
+pub struct OpenRows {
+    layers: Vec<OpenLayer>,
+}
+
+/// Open rows of one layer.
+#[derive(Debug, Clone, Default)]
+pub struct OpenLayer {
+    /// Rows kept so far, open or not.
+    rows: usize,
+    /// Numbers of open rows, and the classes that are not fully labelled there.
+    pub(super) open: Vec<(usize, Rc<[usize]>)>,
+}
+
+impl OpenRows {
+    /// For so many layers of a cache.
+    pub fn new(layers: usize) -> Self {
+        Self { layers: vec![OpenLayer::default(); layers] }
+    }
+
+    /// Notes that a row was kept; `classes` are those that its picture does not fully label.
+    pub fn push(&mut self, layer: usize, classes: &Rc<[usize]>) {
+        if let Some(layer) = self.layers.get_mut(layer) {
+            if !classes.is_empty() {
+                layer.open.push((layer.rows, Rc::clone(classes)));
+            }
+            layer.rows += 1;
+        }
+    }
+}
+
+/// Some layers of a cache, numbered from 0.
+#[derive(Debug, Clone, Copy)]
+pub struct KeptRows<'a> {
+    cache: &'a FeatureCache,
+    first: usize,
+    open: &'a [OpenLayer],
+}
+
+impl<'a> KeptRows<'a> {
+    /// These layers of a cache. Errors: [`Error::Data`] where `open` was not told of all of them.
+    pub fn new(cache: &'a FeatureCache, open: &'a OpenRows, layers: Range<usize>) -> Result<Self> {
+        let first = layers.start;
+        let open = open.layers.get(layers.clone()).filter(|_| layers.end <= cache.layers());
+        let open = open.ok_or_else(|| Error::Data(format!("no rows were kept for layers {layers:?}")))?;
+        Ok(Self { cache, first, open })
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Number of rows of a layer.
+    pub fn rows(&self, layer: usize) -> usize {
+        self.cache.rows(self.first + layer)
+    }
+
+    /// Number of chunks of a layer.
+    pub fn chunks(&self, layer: usize) -> usize {
+        self.cache.chunks(self.first + layer)
+    }
+
+    /// Hands the parts of a chunk to a reader, see [`FeatureCache::read`].
+    pub fn read<T>(
+        &self,
+        layer: usize,
+        chunk: usize,
+        reader: impl FnOnce(&[AnyTensor]) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.cache.read(self.first + layer, chunk, reader)
+    }
+
+    /// Whether some rows come from pictures with incomplete labels.
+    pub fn any_open(&self) -> bool {
+        self.open.iter().any(|layer| !layer.open.is_empty())
+    }
+
+    /// The open rows of each layer.
+    pub(super) fn open(&self) -> &'a [OpenLayer] {
+        self.open
+    }
+}

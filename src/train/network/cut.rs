@@ -1,0 +1,213 @@
+//! Where a flat graph can be fed with other regions of the picture: the one tensor of boxes that everything passes on its
+//! way from non-max suppression to the features of regions.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::not;
+use crate::error::Result;
+use crate::graph::nodes::node;
+use crate::graph::tensor::type_attr;
+use crate::pb::{self, DataType};
+
+/// A tensor of a flat graph: node and output.
+type Tensor = (usize, usize);
+
+/// A flat graph as data flow.
+pub(super) struct Flow<'g> {
+    graph: &'g pb::GraphDef,
+    index: HashMap<&'g str, usize>,
+    inputs: Vec<Vec<Tensor>>,
+}
+
+impl<'g> Flow<'g> {
+    pub fn new(graph: &'g pb::GraphDef) -> Self {
+        let index: HashMap<&str, usize> =
+            graph.node.iter().enumerate().map(|(i, n)| (n.name.as_str(), i)).collect();
+        let resolve = |text: &String| {
+            let (name, out) = text.split_once(':').unwrap_or((text, "0"));
+            Some((*index.get(name)?, out.parse().ok()?))
+        };
+        let inputs = graph.node.iter().map(|n| n.input.iter().filter_map(resolve).collect()).collect();
+        Self { graph, index, inputs }
+    }
+
+    fn tensor(&self, text: &str) -> Result<Tensor> {
+        let (name, out) = text.split_once(':').unwrap_or((text, "0"));
+        match (self.index.get(name), out.parse()) {
+            (Some(&node), Ok(out)) => Ok((node, out)),
+            _ => Err(not(text, "the flat graph lacks it".into())),
+        }
+    }
+
+    fn name(&self, (node, out): Tensor) -> String {
+        format!("{}:{out}", self.graph.node[node].name)
+    }
+
+    /// Nodes that a tensor is computed from, its own included; ways through `without` do not count.
+    fn behind(&self, tensor: Tensor, without: Option<Tensor>) -> HashSet<usize> {
+        let (mut seen, mut stack) = (HashSet::new(), vec![tensor]);
+        while let Some(tensor) = stack.pop() {
+            if Some(tensor) != without && seen.insert(tensor.0) {
+                stack.extend(&self.inputs[tensor.0]);
+            }
+        }
+        seen
+    }
+
+    /// Nodes among `within` that are computed from what `starts` says of their inputs.
+    fn ahead(&self, within: &HashSet<usize>, starts: impl Fn(Tensor) -> bool) -> HashSet<usize> {
+        let mut readers: HashMap<usize, Vec<usize>> = HashMap::new();
+        let mut reached = HashSet::new();
+        let mut queue = VecDeque::new();
+        for &node in within {
+            for &tensor in &self.inputs[node] {
+                readers.entry(tensor.0).or_default().push(node);
+                if starts(tensor) && reached.insert(node) {
+                    queue.push_back(node);
+                }
+            }
+        }
+        while let Some(node) = queue.pop_front() {
+            for &reader in readers.get(&node).into_iter().flatten() {
+                if reached.insert(reader) {
+                    queue.push_back(reader);
+                }
+            }
+        }
+        reached
+    }
+
+    /// The float32 tensors outside of loops that every way from a non-max suppression to `target` passes, nearest to the
+    /// target first.
+    pub fn narrows(&self, target: &str) -> Result<Vec<String>> {
+        let target = self.tensor(target)?;
+        let behind = self.behind(target, None);
+        let suppresses = |node: usize| self.graph.node[node].op.starts_with("NonMaxSuppression");
+        let region = self.ahead(&behind, |(node, _)| suppresses(node));
+        // One way back; what all ways pass lies on it.
+        let mut from: HashMap<usize, Tensor> = HashMap::new();
+        let mut queue = VecDeque::from([target]);
+        let mut seen = HashSet::from([target.0]);
+        let mut end = None;
+        while let Some(tensor) = queue.pop_front() {
+            if suppresses(tensor.0) {
+                end = Some(tensor);
+                break;
+            }
+            for &before in &self.inputs[tensor.0] {
+                let inside = region.contains(&before.0) || suppresses(before.0);
+                if inside && seen.insert(before.0) {
+                    from.insert(before.0, tensor);
+                    queue.push_back(before);
+                    // The way names each node by the output it left it through.
+                    if suppresses(before.0) {
+                        break;
+                    }
+                }
+            }
+        }
+        let Some(end) = end else {
+            return Err(not(&self.name(target), "no non-max suppression of proposals lies before it".into()));
+        };
+        let mut way = vec![end];
+        while let Some(&next) = way.last().and_then(|last| from.get(&last.0)) {
+            way.push(next);
+        }
+        way.reverse();
+        let mut found = Vec::new();
+        let mut loops = 0usize;
+        for tensor in way {
+            let producer = &self.graph.node[tensor.0];
+            let dtype = ["T", "dtype", "Tparams"].iter().find_map(|key| type_attr(producer, key));
+            if loops == 0 && dtype == Some(DataType::DtFloat) && tensor != target && !suppresses(tensor.0) {
+                let around = self.behind(target, Some(tensor));
+                if !around.iter().any(|&node| suppresses(node)) {
+                    found.push(self.name(tensor));
+                }
+            }
+            match &*producer.op {
+                "Exit" => loops += 1,
+                "Enter" => loops = loops.saturating_sub(1),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// What else must be given beside `boxes` to compute `targets` without the picture that `input` takes.
+    pub fn given(&self, targets: &[&str], boxes: &str, input: &str) -> Result<Vec<String>> {
+        let (boxes, input) = (self.tensor(boxes)?, self.tensor(input)?.0);
+        let mut given = Vec::new();
+        for target in targets {
+            let target = self.tensor(target)?;
+            let behind = self.behind(target, Some(boxes));
+            let inside = self.ahead(&behind, |tensor| tensor == boxes);
+            if !inside.contains(&target.0) {
+                return Err(not(&self.name(target), format!("it is not computed from {}", self.name(boxes))));
+            }
+            let seen = self.ahead(&behind, |(node, _)| node == input);
+            let mut inside: Vec<usize> = inside.into_iter().collect();
+            inside.sort_unstable();
+            let edges = inside.iter().flat_map(|&node| &self.inputs[node]);
+            for &tensor in edges {
+                let outside = tensor != boxes && inside.binary_search(&tensor.0).is_err();
+                let of_picture = tensor.0 == input || seen.contains(&tensor.0);
+                let name = self.name(tensor);
+                if outside && of_picture && !given.contains(&name) {
+                    given.push(name);
+                }
+            }
+        }
+        Ok(given)
+    }
+}
+
+/// Adds the shape of a float32 tensor to a graph and names it.
+pub(super) fn shape_of(graph: &mut pb::GraphDef, tensor: &str) -> String {
+    let name = format!("{}/tfgraft_shape", tensor.replace(':', "_"));
+    let shape = node(&name, "Shape", &[tensor]).dtype("T", DataType::DtFloat);
+    graph.node.push(shape.dtype("out_type", DataType::DtInt32).build());
+    format!("{name}:0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graph(nodes: &[(&str, &str, &[&str])]) -> pb::GraphDef {
+        let node = |&(name, op, inputs): &(&str, &str, &[&str])| {
+            node(name, op, inputs).dtype("T", DataType::DtFloat).build()
+        };
+        pb::GraphDef { node: nodes.iter().map(node).collect(), ..Default::default() }
+    }
+
+    #[test]
+    fn boxes_are_where_all_ways_from_the_suppression_meet() {
+        let graph = graph(&[
+            ("picture", "Placeholder", &[]),
+            ("map", "Conv2D", &["picture"]),
+            ("scores", "Sigmoid", &["map"]),
+            ("nms", "NonMaxSuppressionV3", &["scores"]),
+            ("count", "Shape", &["nms"]),
+            ("gather", "GatherV2", &["map", "nms"]),
+            ("padded", "PadV2", &["gather", "count"]),
+            ("loop/in", "Enter", &["padded"]),
+            ("loop/body", "Mul", &["loop/in", "loop/in"]),
+            ("loop/out", "Exit", &["loop/body"]),
+            ("boxes", "Pack", &["loop/out"]),
+            ("flat", "Reshape", &["boxes"]),
+            ("number", "Shape", &["boxes"]),
+            ("size", "Shape", &["map"]),
+            ("crops", "CropAndResize", &["map", "flat", "number", "size"]),
+            ("features", "Relu", &["crops"]),
+        ]);
+        let flow = Flow::new(&graph);
+        assert_eq!(flow.narrows("features:0").unwrap(), ["crops:0", "boxes:0", "loop/out:0", "padded:0"]);
+        let mut given = flow.given(&["features"], "boxes:0", "picture").unwrap();
+        given.sort();
+        assert_eq!(given, ["map:0", "size:0"]);
+        assert!(flow.given(&["scores"], "boxes:0", "picture").is_err());
+        assert!(flow.narrows("map:0").unwrap_err().to_string().contains("no non-max suppression"));
+        assert!(flow.narrows("nothing:0").is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! What is fitted, and what every kind of detector does for it: turn views into rows.
+
+use std::rc::Rc;
+
+use super::cache::FeatureCache;
+use super::features::Seen;
+use super::kept::OpenRows;
+use super::shape::{Backbone, Input, LayerSize};
+use crate::error::{Error, Result};
+use crate::head::LayerValues;
+use crate::head::columns::NewColumns;
+use crate::head::locate::Role;
+
+/// What the loss graph calls the weights of rows.
+pub(super) const WEIGHTS: &str = "v";
+
+/// What the rows of a layer are and what is minimised over them. Rows begin with the features, [depth].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Cross entropy of sigmoids. Targets and weights [anchors·classes].
+    Sigmoid,
+    /// Cross entropy of a softmax whose old columns are frozen. Targets [classes], weight [1], and the logarithm of the
+    /// sum of the old columns' exponentials [1].
+    Softmax,
+    /// The focal loss of sigmoids, γ = 2. Hard targets and weights [anchors·classes].
+    Focal,
+    /// Half the squares of the differences. Targets and weights [anchors·classes].
+    Squares,
+}
+
+impl Loss {
+    /// Widths of a row's parts.
+    pub fn row_widths(self, size: LayerSize, classes: usize) -> Vec<usize> {
+        let wide = size.anchors * classes;
+        match self {
+            Self::Sigmoid | Self::Focal | Self::Squares => vec![size.depth, wide, wide],
+            Self::Softmax => vec![size.depth, wide, 1, 1],
+        }
+    }
+
+    /// What the loss graph calls the parts.
+    pub(super) fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Softmax => &["x", "y", WEIGHTS, "s"],
+            _ => &["x", "y", WEIGHTS],
+        }
+    }
+}
+
+/// Layers that are fitted together, because one likeness to old classes serves all of them.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// What their columns are.
+    pub role: Role,
+    /// What is minimised.
+    pub loss: Loss,
+    /// Their numbers among the model's class layers.
+    pub layers: Vec<usize>,
+    /// Their sizes. The four numbers of a box are as many anchors: each has a column of its own for every class.
+    pub sizes: Vec<LayerSize>,
+    /// Whether column 0 of their groups is the background.
+    pub background: bool,
+}
+
+impl Task {
+    /// How many numbers of one class stand side by side.
+    fn inner(&self) -> usize {
+        if self.role == Role::Boxes { 4 } else { 1 }
+    }
+
+    /// The old layers with their columns in groups, [depth, anchors, columns].
+    ///
+    /// Errors: [`Error::Data`] where `old` lacks a layer or its numbers do not fit.
+    pub fn old(&self, old: &[LayerValues]) -> Result<Vec<LayerValues>> {
+        let grouped = |&layer: &usize| {
+            let values =
+                old.get(layer).ok_or_else(|| Error::Data(format!("class layer {layer} has no values")))?;
+            let group = |v: &[f32]| regroup(v, self.inner(), values.biases.len());
+            Ok(LayerValues { kernel: group(&values.kernel), biases: group(&values.biases) })
+        };
+        self.layers.iter().map(grouped).collect()
+    }
+
+    /// Fitted columns as the layer has them: the numbers of one class side by side.
+    pub fn ungrouped(&self, columns: NewColumns, classes: usize) -> NewColumns {
+        let back = |v: &[f32]| regroup(v, classes, self.inner() * classes);
+        if self.inner() == 1 {
+            return columns;
+        }
+        NewColumns { kernel: back(&columns.kernel), biases: back(&columns.biases) }
+    }
+}
+
+/// Within every row of `wide` numbers, [wide / inner, inner] becomes [inner, wide / inner].
+fn regroup(values: &[f32], inner: usize, wide: usize) -> Vec<f32> {
+    let outer = wide / inner.max(1);
+    let turned = |row: &[f32]| -> Vec<f32> {
+        (0..row.len()).map(|at| row.get(at % outer * inner + at / outer).copied().unwrap_or(0.0)).collect()
+    };
+    values.chunks(wide.max(1)).flat_map(turned).collect()
+}
+
+/// Where the rows of one view go.
+#[derive(Debug)]
+pub struct RowSink<'a> {
+    /// The layers of all tasks, one task behind the other.
+    pub cache: &'a mut FeatureCache,
+    /// Which rows may be unlabelled objects.
+    pub open: &'a mut OpenRows,
+    /// The tasks.
+    pub tasks: &'a [Task],
+    /// Positives as the OD API matches them: for each map of [`Frozen::maps`] [anchors, classes].
+    pub matched: &'a mut [Vec<usize>],
+}
+
+impl RowSink<'_> {
+    /// Keeps a row of a task's layer; `open` are the classes that its picture does not fully label.
+    pub fn row(&mut self, (task, layer): (usize, usize), parts: &[&[f32]], open: &Rc<[usize]>) -> Result<()> {
+        let Some(this) = self.tasks.get(task) else {
+            return Err(Error::Data(format!("there is no fit {task} to keep rows for")));
+        };
+        let layer = first_layer(self.tasks, task) + layer;
+        self.cache.push(layer, parts)?;
+        // Only scores have rows that say "nothing is here".
+        let open = if this.role == Role::Scores { open } else { &Rc::from([]) };
+        self.open.push(layer, open);
+        Ok(())
+    }
+
+    /// Counts a positive of a map; `at` is anchor · classes + class.
+    pub fn positive(&mut self, map: usize, at: usize) {
+        if let Some(count) = self.matched.get_mut(map).and_then(|counts| counts.get_mut(at)) {
+            *count += 1;
+        }
+    }
+}
+
+/// The number of a task's first layer among the layers of all tasks.
+pub(super) fn first_layer(tasks: &[Task], task: usize) -> usize {
+    tasks.iter().take(task).map(|task| task.layers.len()).sum()
+}
+
+/// Places of one feature map, or the regions of a picture, that a class layer answers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Map {
+    /// The number of the class layer.
+    pub layer: usize,
+    /// Anchors at each place.
+    pub anchors: usize,
+}
+
+/// The frozen part of a detector of any kind.
+pub trait Frozen {
+    /// The pictures it takes.
+    fn input(&self) -> Input;
+
+    /// What is to be fitted, scores first.
+    ///
+    /// Errors: [`Error::Data`] where the network's shape is not consistent.
+    fn tasks(&self, background: bool) -> Result<Vec<Task>>;
+
+    /// Where positives are counted, for each layer of the tasks one map unless a layer serves several.
+    fn maps(&self, tasks: &[Task]) -> Vec<Map> {
+        let of = |task: &Task| task.layers.iter().copied().zip(&task.sizes).map(map).collect::<Vec<_>>();
+        tasks.iter().flat_map(of).collect()
+    }
+
+    /// Runs a view and keeps rows of it for `classes` new classes.
+    fn keep(&self, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()>;
+
+    /// Itself, where it has one answer for each anchor.
+    fn single_stage(&self) -> Option<&dyn Backbone> {
+        None
+    }
+}
+
+fn map((layer, size): (usize, &LayerSize)) -> Map {
+    Map { layer, anchors: size.anchors }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_are_grouped_by_their_numbers_and_back() {
+        let task = Task {
+            role: Role::Boxes,
+            loss: Loss::Squares,
+            layers: vec![0],
+            sizes: vec![LayerSize { depth: 2, anchors: 4 }],
+            background: false,
+        };
+        // Three classes: y of each, x of each, ...
+        let values = LayerValues {
+            kernel: (0..24).map(|v| v as f32).collect(),
+            biases: (0..12).map(|v| v as f32).collect(),
+        };
+        let grouped = task.old(std::slice::from_ref(&values)).unwrap();
+        assert_eq!(grouped[0].biases, [0.0, 4.0, 8.0, 1.0, 5.0, 9.0, 2.0, 6.0, 10.0, 3.0, 7.0, 11.0]);
+        assert_eq!(grouped[0].kernel[12..15], [12.0, 16.0, 20.0]);
+        let columns = NewColumns { kernel: grouped[0].kernel.clone(), biases: grouped[0].biases.clone() };
+        let back = task.ungrouped(columns, 3);
+        assert_eq!((back.kernel, back.biases), (values.kernel, values.biases));
+        assert!(task.old(&[]).is_err());
+    }
+}

@@ -1,0 +1,98 @@
+//! `tfgraft retrain` on committed models of two stages, seen from outside.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::tempdir;
+use tfgraft::export::{VariableValues, layer_values};
+use tfgraft::head::columns::{new_columns, old_columns};
+use tfgraft::head::{LayerValues, understand};
+use tfgraft::saved_model::SavedModel;
+
+fn command(model: &Path, data: &Path, output: &Path) -> assert_cmd::Command {
+    let mut command = common::tfgraft();
+    command.args(["retrain", "--json", "--quiet", "--views", "3"]).arg(model).arg("--data").arg(data);
+    command.arg("--output").arg(output);
+    command
+}
+
+fn layers(model: &Path) -> Vec<(LayerValues, usize)> {
+    let model = SavedModel::read(model).unwrap();
+    let understood = understand(model.meta()).unwrap();
+    let variables = VariableValues::read(&model, &understood).unwrap();
+    let values = layer_values(&model, &variables, &understood.layers).unwrap();
+    let inner = understood.layers.iter().map(|layer| layer.axis.inner);
+    values.into_iter().zip(inner).collect()
+}
+
+#[test]
+fn two_stages_learn_scores_and_boxes_beside_old_columns() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let data = tempdir().unwrap();
+    let labels = common::squares(data.path(), 4);
+    for (name, classes) in [("tf1_masks", 7), ("tf2_masks", 4)] {
+        let model = common::fixture(&format!("{name}/base"));
+        let before = common::contents(model.path());
+        let parent = tempdir().unwrap();
+        let made = |output: &str| -> Value {
+            let output = parent.path().join(output);
+            let done = command(model.path(), &labels, &output).args(["--seed", "3"]).assert().success();
+            serde_json::from_slice(&done.get_output().stdout).unwrap()
+        };
+        let (report, again) = (made("first"), made("again"));
+        assert!(before == common::contents(model.path()), "{name}: the source was changed");
+        let bytes = |output: &str| common::contents(&parent.path().join(output).join("saved_model"));
+        assert!(bytes("first") == bytes("again"), "{name}: the same seed gave other bytes");
+        assert_eq!(report["training"], again["training"], "{name}");
+
+        assert_eq!(report["classes_before"], classes);
+        let training = &report["training"];
+        let fits = training["fits"].as_array().unwrap();
+        let columns: Vec<&str> = fits.iter().map(|fit| fit["columns"].as_str().unwrap()).collect();
+        assert_eq!(columns, ["scores", "boxes", "masks"], "{name}");
+        for fit in &fits[..2] {
+            let loss = |when: &str| fit[when].as_f64().unwrap();
+            assert!(loss("loss_after") < loss("loss_before"), "{name}: {fit}");
+            let layer = fit["layers"][0].as_u64().unwrap() as usize;
+            assert!(training["matched_anchors"][layer][0][0].as_u64().unwrap() > 0, "{name}: {training}");
+        }
+        for change in report["weights"]["changed"].as_array().unwrap() {
+            assert_eq!(change["old_columns_bit_equal"], true, "{name}: {change}");
+        }
+        let (old, new) = (layers(model.path()), layers(&parent.path().join("first")));
+        assert_eq!((old.len(), new.len()), (3, 3), "{name}");
+        for ((old, inner), (new, _)) in old.iter().zip(&new) {
+            let width = old.biases.len();
+            assert_eq!(new.biases.len(), width + inner, "{name}");
+            assert_eq!(old_columns(&new.kernel, width, *inner), old.kernel, "{name}");
+            assert_eq!(old_columns(&new.biases, width, *inner), old.biases, "{name}");
+            assert!(new_columns(&new.kernel, width, *inner).iter().any(|w| *w != 0.0), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_trained_is_refused_by_name_before_work() {
+    let data = tempdir().unwrap();
+    let labels = common::squares(data.path(), 2);
+    let parent = tempdir().unwrap();
+    let output = parent.path().join("out");
+    let refused = |model: &str, more: &[&str], expected: &[&str]| {
+        let model = common::fixture(model);
+        let mut command = command(model.path(), &labels, &output);
+        // Nothing is loaded before the refusal.
+        let done = command.args(more).env("TFGRAFT_TENSORFLOW", "/nowhere").assert().code(2);
+        let told = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+        for part in expected {
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(common::entries(parent.path()).is_empty());
+    };
+    refused("tf1_position_sensitive/base", &[], &["SecondStageBoxPredictor", "does not train"]);
+    refused("tf1_masks/base", &["--strategy", "copy-back"], &["copy-back", "single-stage", "frozen-columns"]);
+}
