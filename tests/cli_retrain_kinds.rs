@@ -77,6 +77,32 @@ fn two_stages_learn_scores_and_boxes_beside_old_columns() {
 }
 
 #[test]
+fn incomplete_labels_are_weighed_under_a_softmax_too() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let data = tempdir().unwrap();
+    let labels = common::squares(data.path(), 4);
+    let list = data.path().join("open.txt");
+    std::fs::write(&list, "square1.png\nsquare2.png\n").unwrap();
+    let model = common::fixture("tf1_masks/base");
+    let parent = tempdir().unwrap();
+    let run = |output: &str, more: &[&str]| -> Value {
+        let mut command = command(model.path(), &labels, &parent.path().join(output));
+        let done = command.args(more).assert().success();
+        serde_json::from_slice(&done.get_output().stdout).unwrap()
+    };
+    let (plain, open) =
+        (run("plain", &[]), run("open", &["--incomplete", list.to_str().unwrap(), "--seed", "0"]));
+    assert_eq!(plain["training"]["incomplete_pictures"], 0);
+    assert_eq!(open["training"]["incomplete_pictures"], 2);
+    let loss = |report: &Value| report["training"]["fits"][0]["loss_after"].as_f64().unwrap();
+    assert!(loss(&plain) != loss(&open), "the list changed nothing");
+    let boxes = |report: &Value| report["training"]["fits"][1].clone();
+    assert_eq!(boxes(&plain), boxes(&open), "boxes of labelled objects are as certain as before");
+}
+
+#[test]
 fn what_is_not_trained_is_refused_by_name_before_work() {
     let data = tempdir().unwrap();
     let labels = common::squares(data.path(), 2);
