@@ -71,6 +71,7 @@ class Model:
         signature = self.graph.signature_def[SIGNATURE]
         ((self.key, self.info),) = signature.inputs.items()
         self.outputs = dict(signature.outputs)
+        self.loaded = None
 
     def feed(self, path):
         """The picture as the input takes it."""
@@ -85,10 +86,13 @@ class Model:
         return None if shape.unknown_rank else [None if d.size < 0 else d.size for d in shape.dim]
 
     def load(self):
-        return tf.saved_model.load(str(self.folder))
+        """The model, loaded once: most of a check's time would go into loading it for every question."""
+        if self.loaded is None:
+            self.loaded = tf.saved_model.load(str(self.folder))
+        return self.loaded
 
-    def signature(self, image, loaded=None):
-        function = (loaded or self.load()).signatures[SIGNATURE]
+    def signature(self, image):
+        function = self.load().signatures[SIGNATURE]
         return numpy(function(**{self.key: tf.constant(self.feed(image))}))
 
     def call(self, image):
@@ -199,9 +203,9 @@ def check_models(options):
         report(fits and known, f"{key}: the signature says {said}, before {before}")
     report(wider > 0, "some output has a column per class")
 
-    loaded = {name: (model, model.load()) for name, model in (("base", base), ("grown", grown), ("oracle", oracle)) if model}
+    models = {name: model for name, model in (("base", base), ("grown", grown), ("oracle", oracle)) if model}
     for image in options.images:
-        ran = {name: model.signature(image, load) for name, (model, load) in loaded.items()}
+        ran = {name: model.signature(image) for name, model in models.items()}
         name = pathlib.Path(image).name
         if options.old_columns and "raw_detection_scores" in old:
             before, after = ran["base"]["raw_detection_scores"], ran["grown"]["raw_detection_scores"]
