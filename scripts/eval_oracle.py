@@ -21,6 +21,22 @@ KEYS = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
         "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"]
 
 
+def twelve(images, anns, dets, classes, kind):
+    """The twelve numbers of pycocotools, None for what it does not say; `kind` is "bbox" or "segm"."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco, results = COCO(), COCO()
+        coco.dataset = {"images": images, "annotations": anns, "categories": [{"id": c} for c in classes], "info": {}}
+        results.dataset = dict(coco.dataset, annotations=dets)
+        coco.createIndex()
+        results.createIndex()
+        ev = COCOeval(coco, results, kind)
+        ev.params.catIds = classes
+        ev.evaluate()
+        ev.accumulate()
+        ev.summarize()
+    return {k: (None if v == -1 else float(v)) for k, v in zip(KEYS, ev.stats)}
+
+
 def summary(images, classes):
     """The twelve numbers of pycocotools for images = [{truths, detections}] and the given class ids."""
     anns, dets = [], []
@@ -29,23 +45,9 @@ def summary(images, classes):
             anns.append({"id": len(anns) + 1, "image_id": index + 1, "category_id": t[0], "bbox": t[1:5],
                          "area": t[5], "iscrowd": t[6]})
         for d in image["detections"]:
-            dets.append({"image_id": index + 1, "category_id": d[0], "bbox": d[1:5], "score": d[5]})
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = {"images": [{"id": i + 1} for i in range(len(images))], "annotations": anns,
-                        "categories": [{"id": c} for c in classes], "info": {}}
-        coco.createIndex()
-        results = COCO()
-        results.dataset = {"images": coco.dataset["images"], "categories": coco.dataset["categories"],
-                           "annotations": [dict(d, id=i + 1, area=d["bbox"][2] * d["bbox"][3], iscrowd=0)
-                                           for i, d in enumerate(dets)]}
-        results.createIndex()
-        ev = COCOeval(coco, results, "bbox")
-        ev.params.catIds = classes
-        ev.evaluate()
-        ev.accumulate()
-        ev.summarize()
-    return {k: (None if v == -1 else float(v)) for k, v in zip(KEYS, ev.stats)}
+            dets.append({"id": len(dets) + 1, "image_id": index + 1, "category_id": d[0], "bbox": d[1:5], "score": d[5],
+                         "area": d[3] * d[4], "iscrowd": 0})
+    return twelve([{"id": i + 1} for i in range(len(images))], anns, dets, classes, "bbox")
 
 
 def random_case(rng, images, classes, objects, noise, quantum, score_steps, crowd, spread):
@@ -200,19 +202,8 @@ def mask_summary(images, classes):
             dets.append({"id": len(dets) + 1, "image_id": index + 1, "category_id": d["class"], "score": d["score"],
                          "segmentation": rle, "area": float(coco_mask.area(rle)), "iscrowd": 0,
                          "bbox": [float(v) for v in coco_mask.toBbox(rle)]})
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco, results = COCO(), COCO()
-        sizes = [{"id": i + 1, "height": m["size"][0], "width": m["size"][1]} for i, m in enumerate(images)]
-        coco.dataset = {"images": sizes, "annotations": anns, "categories": [{"id": c} for c in classes], "info": {}}
-        results.dataset = dict(coco.dataset, annotations=dets)
-        coco.createIndex()
-        results.createIndex()
-        ev = COCOeval(coco, results, "segm")
-        ev.params.catIds = classes
-        ev.evaluate()
-        ev.accumulate()
-        ev.summarize()
-    return {k: (None if v == -1 else float(v)) for k, v in zip(KEYS, ev.stats)}
+    sizes = [{"id": i + 1, "height": m["size"][0], "width": m["size"][1]} for i, m in enumerate(images)]
+    return twelve(sizes, anns, dets, classes, "segm")
 
 
 def mask_images(rng, count, classes, objects, crowds, empties):
