@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod common;
+
 use std::path::Path;
 
 use tfgraft::data::{BoxYxyx, Dataset, ImageSource, Incomplete, LabelledImage, Object, Picture};
@@ -134,17 +136,9 @@ fn red_and_blue(columns: &NewColumns) -> (f32, f32) {
     (logit([0.98, 0.08, 0.08]), logit([0.08, 0.08, 0.35]))
 }
 
-fn no_tensorflow() -> bool {
-    let missing = tfgraft::runtime::library::load(None).is_err();
-    if missing {
-        eprintln!("skipped: no TensorFlow library");
-    }
-    missing
-}
-
 #[test]
 fn frozen_columns_tell_red_from_blue_the_same_every_time() {
-    if no_tensorflow() {
+    if !common::has_tensorflow() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -178,7 +172,7 @@ fn frozen_columns_tell_red_from_blue_the_same_every_time() {
 
 #[test]
 fn unlabelled_squares_do_less_harm_where_their_pictures_are_named() {
-    if no_tensorflow() {
+    if !common::has_tensorflow() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -214,7 +208,7 @@ fn unlabelled_squares_do_less_harm_where_their_pictures_are_named() {
 
 #[test]
 fn copy_back_gives_new_columns_only() {
-    if no_tensorflow() {
+    if !common::has_tensorflow() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -230,7 +224,7 @@ fn copy_back_gives_new_columns_only() {
 
 #[test]
 fn what_cannot_be_trained_is_said() {
-    if no_tensorflow() {
+    if !common::has_tensorflow() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::library::{self, Library};
 
 /// The library, or `None` after a line that says the test was skipped; that is a failure where CI asks for it.
-pub(super) fn library() -> Option<&'static Library> {
+pub(crate) fn library() -> Option<&'static Library> {
     match library::load(None) {
         Ok(library) => Some(library),
         Err(error) if std::env::var_os("TFGRAFT_REQUIRE_TENSORFLOW").is_some() => panic!("{error}"),

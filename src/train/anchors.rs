@@ -2,33 +2,17 @@
 
 use super::features::Seen;
 use super::shape::{Backbone, Input, Level, ViewFeatures, check_features};
-use super::targets::{Truth, matched, soft};
+use super::targets::{matched, soft};
 use super::task::{Frozen, Loss, Map, RowSink, Task};
 use crate::error::Result;
 use crate::head::locate::Role;
 
-/// One view with what the network made of it.
-#[derive(Debug)]
-pub(super) struct Shown {
-    /// Its number among all views.
-    pub number: usize,
-    /// How many views its picture has.
-    pub of_picture: usize,
-    /// The objects in it.
-    pub truths: Vec<Truth>,
-    /// What the network made of it.
-    pub features: ViewFeatures,
-}
-
-impl Shown {
-    /// Runs the network over a view.
-    pub fn new(backbone: &dyn Backbone, seen: &Seen) -> Result<Self> {
-        let (height, width) = seen.size;
-        let features = backbone.run(&seen.rgb, height, width)?;
-        check_features(backbone.shape(), &features)?;
-        let Seen { number, of_picture, ref truths, .. } = *seen;
-        Ok(Self { number, of_picture, truths: truths.clone(), features })
-    }
+/// Runs the network over a view.
+pub(super) fn features_of(backbone: &dyn Backbone, seen: &Seen) -> Result<ViewFeatures> {
+    let (height, width) = seen.size;
+    let features = backbone.run(&seen.rgb, height, width)?;
+    check_features(backbone.shape(), &features)?;
+    Ok(features)
 }
 
 impl<B: Backbone> Frozen for B {
@@ -48,14 +32,14 @@ impl<B: Backbone> Frozen for B {
     }
 
     fn keep(&self, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()> {
-        let (shape, shown) = (self.shape(), Shown::new(self, seen)?);
-        let targets = soft(&shape.anchors, &shown.features.boxes, &shown.truths, classes);
-        let of_picture = shown.of_picture.max(1) as f32;
+        let (shape, found) = (self.shape(), features_of(self, seen)?);
+        let targets = soft(&shape.anchors, &found.boxes, &seen.truths, classes);
+        let of_picture = seen.of_picture.max(1) as f32;
         let mut weights = Vec::new();
-        for (level, x) in shape.levels.iter().zip(&shown.features.levels) {
+        for (level, x) in shape.levels.iter().zip(&found.levels) {
             let x = x.f32()?;
             let wide = level.anchors * classes;
-            for kept in targets.select(level, shown.number) {
+            for kept in targets.select(level, seen.number) {
                 let first = level.first_anchor * classes + kept.cell * wide;
                 let known = &targets.weight[first..first + wide];
                 weights.clear();
@@ -65,11 +49,11 @@ impl<B: Backbone> Frozen for B {
                 rows.row((0, level.layer), &parts, &seen.open)?;
             }
         }
-        let matched = matched(&shape.anchors, &shown.truths);
+        let matched = matched(&shape.anchors, &seen.truths);
         for (map, level) in shape.levels.iter().enumerate() {
             for at in 0..level.cells() * level.anchors {
                 if let Some(t) = matched[level.first_anchor + at] {
-                    rows.positive(map, at % level.anchors * classes + shown.truths[t].class);
+                    rows.positive(map, at % level.anchors * classes + seen.truths[t].class);
                 }
             }
         }

@@ -279,6 +279,7 @@ fn unspill(file: &Mutex<Option<File>>, at: u64, rows: usize, widths: &[usize]) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::testing;
 
     fn filled(limit: u64) -> FeatureCache {
         let mut cache =
@@ -296,8 +297,7 @@ mod tests {
 
     #[test]
     fn the_limit_changes_nothing_but_the_place() {
-        if crate::runtime::library::load(None).is_err() {
-            eprintln!("skipped: no TensorFlow library");
+        if testing::library().is_none() {
             return;
         }
         let (memory, disk) = (filled(1 << 20), filled(50));

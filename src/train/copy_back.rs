@@ -6,12 +6,12 @@
 
 use std::time::Instant;
 
-use super::anchors::Shown;
 use super::cache::FeatureCache;
+use super::features::Seen;
 use super::loss::{Logits, LossGraph};
 use super::objective::accumulate;
 use super::parameters::Columns;
-use super::shape::{LayerSize, NetworkShape};
+use super::shape::{LayerSize, NetworkShape, ViewFeatures};
 use super::targets::{Truth, matched, select};
 use crate::data::BoxYxyx;
 use crate::error::{Error, Result};
@@ -97,22 +97,22 @@ impl<'a> Examples<'a> {
     }
 
     /// What the old model finds with confidence, once each.
-    fn found(&self, shown: &Shown) -> Result<Vec<Truth>> {
+    fn found(&self, seen: &Seen, features: &ViewFeatures) -> Result<Vec<Truth>> {
         let mut candidates: Vec<(f32, usize, BoxYxyx)> = Vec::new();
-        for (level, x) in self.shape.levels.iter().zip(&shown.features.levels) {
+        for (level, x) in self.shape.levels.iter().zip(&features.levels) {
             let Some((kernel, biases)) = self.kernels.get(level.layer) else { continue };
             let logits = self.logits.run(x, kernel, biases)?;
             for (at, &logit) in logits.f32()?.iter().enumerate() {
                 let (anchor, column) = (level.first_anchor + at / self.columns, at % self.columns);
                 if logit > CONFIDENT && !(self.background && column == 0) {
-                    candidates.push((logit, column, shown.features.boxes[anchor].clip()));
+                    candidates.push((logit, column, features.boxes[anchor].clip()));
                 }
             }
         }
         candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut found: Vec<Truth> = Vec::new();
         for (_, class, bbox) in candidates {
-            let known = found.iter().chain(&shown.truths);
+            let known = found.iter().chain(&seen.truths);
             if !known.into_iter().any(|t| t.class == class && t.bbox.iou(&bbox) > SAME) {
                 found.push(Truth { class, bbox, visible: 1.0, crowd: false });
             }
@@ -124,21 +124,22 @@ impl<'a> Examples<'a> {
     pub(super) fn keep(
         &self,
         cache: &mut FeatureCache,
-        shown: &Shown,
+        seen: &Seen,
+        features: &ViewFeatures,
         mut positive: impl FnMut(usize, usize, usize),
     ) -> Result<()> {
-        let mut truths = shown.truths.clone();
-        truths.extend(self.found(shown)?);
+        let mut truths = seen.truths.clone();
+        truths.extend(self.found(seen, features)?);
         let matched = matched(&self.shape.anchors, &truths);
-        let near: Vec<f32> = (self.shape.anchors.iter().zip(&shown.features.boxes))
+        let near: Vec<f32> = (self.shape.anchors.iter().zip(&features.boxes))
             .map(|(anchor, decoded)| {
                 let decoded = decoded.clip();
                 truths.iter().map(|t| t.bbox.iou(anchor).max(t.bbox.iou(&decoded))).fold(0.0, f32::max)
             })
             .collect();
-        for (map, (level, x)) in self.shape.levels.iter().zip(&shown.features.levels).enumerate() {
+        for (map, (level, x)) in self.shape.levels.iter().zip(&features.levels).enumerate() {
             let x = x.f32()?;
-            for kept in select(level, shown.number, &near, |anchor| matched[anchor].is_some()) {
+            for kept in select(level, seen.number, &near, |anchor| matched[anchor].is_some()) {
                 let first = level.first_anchor + kept.cell * level.anchors;
                 let mut classes = Vec::with_capacity(level.anchors);
                 for a in 0..level.anchors {
@@ -148,8 +149,8 @@ impl<'a> Examples<'a> {
                     }
                     classes.push(class.map_or(-1.0, |class| class as f32));
                 }
-                let features = &x[kept.cell * level.depth..(kept.cell + 1) * level.depth];
-                cache.push(level.layer, &[features, &classes, &[kept.stands_for]])?;
+                let row = &x[kept.cell * level.depth..(kept.cell + 1) * level.depth];
+                cache.push(level.layer, &[row, &classes, &[kept.stands_for]])?;
             }
         }
         cache.finish_view()
@@ -327,6 +328,7 @@ impl Layer {
 mod tests {
     use super::super::cache::CacheOptions;
     use super::*;
+    use crate::runtime::testing;
 
     const SIZE: LayerSize = LayerSize { depth: 3, anchors: 2 };
 
@@ -348,8 +350,7 @@ mod tests {
 
     #[test]
     fn the_focal_loss_is_that_of_the_paper_and_so_is_its_slope() {
-        if crate::runtime::library::load(None).is_err() {
-            eprintln!("skipped: no TensorFlow library");
+        if testing::library().is_none() {
             return;
         }
         let cache = cache();
@@ -401,8 +402,7 @@ mod tests {
 
     #[test]
     fn learns_and_repeats() {
-        if crate::runtime::library::load(None).is_err() {
-            eprintln!("skipped: no TensorFlow library");
+        if testing::library().is_none() {
             return;
         }
         let cache = cache();

@@ -1,6 +1,6 @@
 //! Shows all views of all pictures, each once.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
@@ -39,21 +39,11 @@ pub struct Seen {
     /// The objects in it.
     pub truths: Vec<Truth>,
     /// The classes, by number, of which its picture may show objects that are not labelled.
-    pub open: Rc<[usize]>,
+    pub open: Arc<[usize]>,
     /// Its pixels, `height · width · 3` bytes.
     pub rgb: Vec<u8>,
     /// Its height and width, pixels.
     pub size: (usize, usize),
-}
-
-/// A view on its way between threads.
-struct Rendered {
-    picture: usize,
-    number: usize,
-    of_picture: usize,
-    truths: Vec<Truth>,
-    rgb: Vec<u8>,
-    size: (usize, usize),
 }
 
 impl Showing<'_> {
@@ -71,8 +61,7 @@ impl Showing<'_> {
         (0..self.dataset.images.len()).map(|number| self.plan(number, geometry).len()).sum()
     }
 
-    fn open(&self, picture: usize) -> Rc<[usize]> {
-        let Some(image) = self.dataset.images.get(picture) else { return Rc::from([]) };
+    fn open(&self, image: &LabelledImage) -> Arc<[usize]> {
         let open = self.classes.iter().filter(|(name, _)| image.incomplete.lacks(name));
         open.map(|(_, class)| *class).collect()
     }
@@ -87,7 +76,7 @@ impl Showing<'_> {
     }
 
     /// Decodes pictures and renders their views from number `first` on, until all are sent or nobody listens.
-    fn render_all(&self, input: Input, first: usize, to: &SyncSender<Result<Rendered>>) {
+    fn render_all(&self, input: Input, first: usize, to: &SyncSender<Result<Seen>>) {
         let Input { size: of_network, geometry } = input;
         let mut number = 0;
         for (at, image) in self.dataset.images.iter().enumerate() {
@@ -109,6 +98,7 @@ impl Showing<'_> {
             let size = canvas(geometry, of_network, stored);
             let part = |filled: usize, whole: usize| filled as f64 / whole.max(1) as f64;
             let content = (part(filled.0, size.0), part(filled.1, size.1));
+            let open = self.open(image);
             for view in &plan {
                 if number < first {
                     number += 1;
@@ -116,8 +106,9 @@ impl Showing<'_> {
                 }
                 let rgb = render(&picture, view, of_network, geometry);
                 let truths = self.truths(image, view, content);
-                let rendered = Rendered { picture: at, number, of_picture: plan.len(), truths, rgb, size };
-                if to.send(Ok(rendered)).is_err() {
+                let of_picture = plan.len();
+                let seen = Seen { number, of_picture, truths, open: Arc::clone(&open), rgb, size };
+                if to.send(Ok(seen)).is_err() {
                     return;
                 }
                 number += 1;
@@ -135,9 +126,8 @@ impl Showing<'_> {
                 .spawn_scoped(scope, move || self.render_all(input, first, &to))
                 .map_err(|error| Error::Data(format!("no thread to read pictures with: {error}")))?;
             // An error returns from this block, which closes the channel and so ends the thread.
-            for rendered in from {
-                let Rendered { picture, number, of_picture, truths, rgb, size } = rendered?;
-                visit(Seen { number, of_picture, truths, open: self.open(picture), rgb, size })?;
+            for seen in from {
+                visit(seen?)?;
             }
             render.join().map_err(|_| Error::Data("the thread that reads pictures failed".into()))
         })

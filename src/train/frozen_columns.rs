@@ -191,6 +191,7 @@ mod tests {
     use super::super::kept::OpenRows;
     use super::*;
     use crate::random::SplitMix;
+    use crate::runtime::testing;
 
     const DEPTH: usize = 3;
     /// Background and three old classes, then two new ones.
@@ -224,8 +225,7 @@ mod tests {
 
     #[test]
     fn a_softmax_with_frozen_columns_needs_no_old_labels() {
-        if crate::runtime::library::load(None).is_err() {
-            eprintln!("skipped: no TensorFlow library");
+        if testing::library().is_none() {
             return;
         }
         let mut random = SplitMix::new(8, &[]);

@@ -177,11 +177,12 @@ impl Row<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
+    use std::sync::Arc;
 
     use super::super::cache::{CacheOptions, FeatureCache};
     use super::super::kept::OpenRows;
     use super::*;
+    use crate::runtime::testing;
 
     const SIZE: LayerSize = LayerSize { depth: 1, anchors: 1 };
 
@@ -191,7 +192,7 @@ mod tests {
         let mut open = OpenRows::new(1);
         for (number, (x, y, is_open)) in list.iter().enumerate() {
             cache.push(0, &[&[*x], y, &[2.0, 2.0]]).unwrap();
-            open.push(0, &if *is_open { Rc::from([0]) } else { Rc::from([]) });
+            open.push(0, &if *is_open { Arc::from([0]) } else { Arc::from([]) });
             if number % chunk == chunk - 1 {
                 cache.finish().unwrap();
             }
@@ -202,8 +203,7 @@ mod tests {
 
     #[test]
     fn what_looks_like_an_object_is_ignored_where_labels_are_open() {
-        if crate::runtime::library::load(None).is_err() {
-            eprintln!("skipped: no TensorFlow library");
+        if testing::library().is_none() {
             return;
         }
         let list = [
@@ -236,8 +236,7 @@ mod tests {
 
     #[test]
     fn a_row_of_a_softmax_has_one_weight() {
-        if crate::runtime::library::load(None).is_err() {
-            eprintln!("skipped: no TensorFlow library");
+        if testing::library().is_none() {
             return;
         }
         let mut cache = FeatureCache::new(vec![vec![1, 2, 1, 1]], CacheOptions::default());
@@ -251,7 +250,7 @@ mod tests {
             (2.0, [0.0, 0.0], 0.5, false),
         ] {
             cache.push(0, &[&[x], &y, &[2.0], &[old]]).unwrap();
-            open.push(0, &if is_open { Rc::from([0]) } else { Rc::from([]) });
+            open.push(0, &if is_open { Arc::from([0]) } else { Arc::from([]) });
         }
         cache.finish().unwrap();
         let kept = KeptRows::new(&cache, &open, 0..1).unwrap();

@@ -1,7 +1,7 @@
 //! The kept rows of layers that are fitted together, and which of them are open.
 
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::cache::FeatureCache;
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ pub struct OpenLayer {
     /// Rows kept so far, open or not.
     rows: usize,
     /// Numbers of open rows, and the classes that are not fully labelled there.
-    pub(super) open: Vec<(usize, Rc<[usize]>)>,
+    pub(super) open: Vec<(usize, Arc<[usize]>)>,
 }
 
 impl OpenRows {
@@ -29,10 +29,10 @@ impl OpenRows {
     }
 
     /// Notes that a row was kept; `classes` are those that its picture does not fully label.
-    pub fn push(&mut self, layer: usize, classes: &Rc<[usize]>) {
+    pub fn push(&mut self, layer: usize, classes: &Arc<[usize]>) {
         if let Some(layer) = self.layers.get_mut(layer) {
             if !classes.is_empty() {
-                layer.open.push((layer.rows, Rc::clone(classes)));
+                layer.open.push((layer.rows, Arc::clone(classes)));
             }
             layer.rows += 1;
         }

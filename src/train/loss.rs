@@ -258,6 +258,7 @@ fn placeholder(name: &str) -> pb::NodeDef {
 mod tests {
     use super::*;
     use crate::random::SplitMix;
+    use crate::runtime::testing;
 
     const ROWS: usize = 7;
     const DEPTH: usize = 3;
@@ -288,8 +289,7 @@ mod tests {
 
     #[test]
     fn losses_are_their_formulas_and_slopes_their_differences() {
-        if crate::runtime::library::load(None).is_err() {
-            eprintln!("skipped: no TensorFlow library");
+        if testing::library().is_none() {
             return;
         }
         for loss in [Loss::Sigmoid, Loss::Focal, Loss::Squares, Loss::Softmax] {

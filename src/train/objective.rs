@@ -138,6 +138,7 @@ mod tests {
     use super::*;
     use crate::head::columns::LayerValues;
     use crate::random::SplitMix;
+    use crate::runtime::testing;
 
     const SIZES: [LayerSize; 2] = [LayerSize { depth: 3, anchors: 2 }, LayerSize { depth: 4, anchors: 1 }];
     const CLASSES: usize = 2;
@@ -192,8 +193,7 @@ mod tests {
 
     #[test]
     fn slopes_agree_three_ways() {
-        if crate::runtime::library::load(None).is_err() {
-            eprintln!("skipped: no TensorFlow library");
+        if testing::library().is_none() {
             return;
         }
         let mut random = SplitMix::new(9, &[]);

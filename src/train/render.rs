@@ -172,7 +172,7 @@ mod tests {
         use crate::pb::{self, DataType, attr_value::Value};
         use crate::runtime::{AnyTensor, GraphSession, SessionConfig};
         use prost::Message;
-        crate::runtime::library::load(None).ok()?;
+        crate::runtime::testing::library()?;
         let node = |name: &str, op: &str, inputs: &[&str], attributes: Vec<(&str, Value)>| pb::NodeDef {
             name: name.into(),
             op: op.into(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::anchors::Shown;
+use super::anchors::features_of;
 use super::cache::{CacheOptions, FeatureCache};
 use super::copy_back::{self, DescentOptions, Examples, descend};
 use super::features::Showing;
@@ -11,7 +11,7 @@ use super::frozen_columns::{FitOptions, fit};
 use super::kept::{KeptRows, OpenRows};
 use super::parameters::old_columns;
 use super::shape::Backbone;
-use super::task::{Frozen, Loss, Map, RowSink, Task, first_layer};
+use super::task::{Frozen, Map, RowSink, Task, first_layer};
 use super::views::automatic_count;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -247,7 +247,8 @@ impl<'a> Run<'a> {
         })?;
         cache.features_done()?;
         cache.finish()?;
-        self.note(tasks, &cache, added);
+        let layers: Vec<usize> = tasks.iter().flat_map(|task| &task.layers).copied().collect();
+        self.note(&layers, &cache, added);
 
         let empty = NewColumns { kernel: Vec::new(), biases: Vec::new() };
         let mut trained = Trained {
@@ -301,7 +302,7 @@ impl<'a> Run<'a> {
         let total = self.statistics.views;
         self.showing.run(shape.input, first, |seen| {
             let matched = &mut self.statistics.matched_by_map;
-            examples.keep(&mut cache, &Shown::new(backbone, &seen)?, |map, anchor, class| {
+            examples.keep(&mut cache, &seen, &features_of(backbone, &seen)?, |map, anchor, class| {
                 if let Some(new) = class.checked_sub(columns).filter(|new| *new < added) {
                     matched[map][anchor * added + new] += 1;
                 }
@@ -311,19 +312,13 @@ impl<'a> Run<'a> {
             Ok(())
         })?;
         cache.features_done()?;
-        let task = Task {
-            role: Role::Scores,
-            loss: Loss::Focal,
-            layers: (0..sizes.len()).collect(),
-            sizes: sizes.clone(),
-            background: self.background,
-        };
-        self.note(std::slice::from_ref(&task), &cache, added);
+        let layers: Vec<usize> = (0..sizes.len()).collect();
+        self.note(&layers, &cache, added);
         let result = descend(&cache, &sizes, columns, added, descent, |done, loss| {
             (self.progress)(Phase::Fit { done, total: descent.steps, loss });
         })?;
         self.statistics.fit_seconds = result.seconds;
-        let fits = vec![Fitted { role: task.role, layers: task.layers, losses: result.losses.clone() }];
+        let fits = vec![Fitted { role: Role::Scores, layers, losses: result.losses.clone() }];
         Ok(Trained {
             columns: result.columns,
             fits,
@@ -333,12 +328,12 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// What was kept and matched, once all features are there.
-    fn note(&mut self, tasks: &[Task], cache: &FeatureCache, added: usize) {
+    /// What was kept and matched, once all features are there; `layers` are those of the cache.
+    fn note(&mut self, layers: &[usize], cache: &FeatureCache, added: usize) {
         let statistics = &mut self.statistics;
         statistics.rows = vec![0; self.old.len()];
         statistics.matched = vec![Vec::new(); self.old.len()];
-        for (at, &layer) in tasks.iter().flat_map(|task| &task.layers).enumerate() {
+        for (at, &layer) in layers.iter().enumerate() {
             statistics.rows[layer] = cache.rows(at);
         }
         for (map, counts) in self.maps.iter().zip(&statistics.matched_by_map) {

@@ -1,6 +1,6 @@
 //! What is fitted, and what every kind of detector does for it: turn views into rows.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::cache::FeatureCache;
 use super::features::Seen;
@@ -115,15 +115,21 @@ pub struct RowSink<'a> {
 
 impl RowSink<'_> {
     /// Keeps a row of a task's layer; `open` are the classes that its picture does not fully label.
-    pub fn row(&mut self, (task, layer): (usize, usize), parts: &[&[f32]], open: &Rc<[usize]>) -> Result<()> {
+    pub fn row(
+        &mut self,
+        (task, layer): (usize, usize),
+        parts: &[&[f32]],
+        open: &Arc<[usize]>,
+    ) -> Result<()> {
         let Some(this) = self.tasks.get(task) else {
             return Err(Error::Data(format!("there is no fit {task} to keep rows for")));
         };
         let layer = first_layer(self.tasks, task) + layer;
         self.cache.push(layer, parts)?;
         // Only scores have rows that say "nothing is here".
-        let open = if this.role == Role::Scores { open } else { &Rc::from([]) };
-        self.open.push(layer, open);
+        if this.role == Role::Scores {
+            self.open.push(layer, open);
+        }
         Ok(())
     }
 
