@@ -8,6 +8,7 @@
 mod common;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,24 +38,27 @@ fn setting(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
+/// Of each kind how many inputs, how many of them were read, the most seconds and whose these were.
+type Tally = BTreeMap<&'static str, (u64, u64, f64, u64)>;
+
 #[test]
 fn mutated_inputs_neither_panic_nor_hang() {
     let (count, first) = (setting("TFGRAFT_HOSTILE_INPUTS", 1000), setting("TFGRAFT_HOSTILE_FIRST", 0));
-    let seeds = Seeds::new();
-    let running = Arc::new(AtomicU64::new(first));
-    watch(Arc::clone(&running));
-    let mut tally: BTreeMap<&str, (u64, u64, f64, u64)> = BTreeMap::new();
-    for number in first..first + count {
-        running.store(number, Ordering::Relaxed);
-        let (kind, accepted, seconds) = seeds.run(number);
+    let middle = first + count / 2;
+    let halves = [first..middle, middle..first + count];
+    let tallies = thread::scope(|scope| {
+        let running = halves.map(|numbers| scope.spawn(|| take(numbers)));
+        running.map(|half| half.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let mut tally = Tally::new();
+    for (kind, (inputs, accepted, seconds, number)) in tallies.into_iter().flatten() {
         let entry = tally.entry(kind).or_default();
-        entry.0 += 1;
-        entry.1 += u64::from(accepted);
+        entry.0 += inputs;
+        entry.1 += accepted;
         if seconds > entry.2 {
             (entry.2, entry.3) = (seconds, number);
         }
     }
-    running.store(u64::MAX, Ordering::Relaxed);
     println!("{count} mutated inputs from {first} on, no panic");
     for (kind, (inputs, accepted, slowest, number)) in &tally {
         println!(
@@ -69,6 +73,26 @@ fn mutated_inputs_neither_panic_nor_hang() {
     if let Some((kind, worst)) = tally.iter().find(|(_, t)| t.2 > MOST) {
         panic!("{kind}: input {} took {:.1} s of work", worst.3, worst.2);
     }
+}
+
+/// Runs these inputs, in a folder of their own.
+fn take(numbers: Range<u64>) -> Tally {
+    let seeds = Seeds::new();
+    let running = Arc::new(AtomicU64::new(numbers.start));
+    watch(Arc::clone(&running));
+    let mut tally = Tally::new();
+    for number in numbers {
+        running.store(number, Ordering::Relaxed);
+        let (kind, accepted, seconds) = seeds.run(number);
+        let entry = tally.entry(kind).or_default();
+        entry.0 += 1;
+        entry.1 += u64::from(accepted);
+        if seconds > entry.2 {
+            (entry.2, entry.3) = (seconds, number);
+        }
+    }
+    running.store(u64::MAX, Ordering::Relaxed);
+    tally
 }
 
 /// Ends the process with the input's number where one input takes a minute: it hangs.
