@@ -161,8 +161,7 @@ fn a_classifier_is_refused_and_says_why() {
     case.refused(&case.grow(&["--add", "a"]), &["cannot grow this model"]);
     case.refused(&case.retrain(&[]), &["cannot grow this model"]);
     let model = case.model.path().to_str().unwrap();
-    let done = common::tfgraft().args(["inspect", model, "--json"]).assert().success();
-    let told: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    let told = common::json(common::tfgraft().args(["inspect", model, "--json"]));
     assert_eq!(told["can_grow"], false);
     assert!(told["reason"].as_str().unwrap().contains("cannot grow this model"));
 }

@@ -13,8 +13,7 @@ use tfgraft::detect::{Detector, DetectorOptions};
 fn detections(model: &Path) -> Value {
     let mut command = common::tfgraft();
     command.args(["detect", "--json", "--quiet", "--min-score", "0"]).arg(model).arg(common::probe());
-    let done = command.assert().success();
-    let told: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    let told = common::json(&mut command);
     let found = told["images"][0]["detections"].clone();
     assert!(found.as_array().unwrap().len() > 3, "{told}");
     found

@@ -83,8 +83,7 @@ fn grow(model: &Path, adds: &[String], output: &Path) -> Value {
     for add in adds {
         command.arg("--add").arg(add);
     }
-    let done = command.arg("--output").arg(output).assert().success();
-    serde_json::from_slice(&done.get_output().stdout).unwrap()
+    common::json(command.arg("--output").arg(output))
 }
 
 fn adds(like: &[u64]) -> Vec<String> {
@@ -96,14 +95,13 @@ fn inspect_tells_what_a_model_is() {
     for name in PAIRS {
         let (_, classes, background) = pair(name);
         let base = common::fixture(&format!("{name}/base"));
-        let done = common::tfgraft()
+        let mut command = common::tfgraft();
+        command
             .args(["inspect", "--json"])
             .arg(base.path())
             // It must not load TensorFlow.
-            .env("TFGRAFT_TENSORFLOW", "/nowhere")
-            .assert()
-            .success();
-        let told: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+            .env("TFGRAFT_TENSORFLOW", "/nowhere");
+        let told = common::json(&mut command);
         assert_eq!(told["can_grow"], true, "{name}: {told}");
         assert!(told.get("reason").is_none(), "{name}");
         assert_eq!(told["unsafe_operations"], serde_json::json!([]), "{name}");
@@ -146,10 +144,8 @@ fn inspect_tells_what_a_model_is() {
 #[test]
 fn a_frozen_graph_file_is_inspected_like_its_saved_model() {
     let base = common::fixture("tf1_frozen/base");
-    let told = |path: &Path| -> Value {
-        let done = common::tfgraft().args(["inspect", "--json"]).arg(path).assert().success();
-        serde_json::from_slice(&done.get_output().stdout).unwrap()
-    };
+    let told =
+        |path: &Path| -> Value { common::json(common::tfgraft().args(["inspect", "--json"]).arg(path)) };
     let file = told(&base.path().join("frozen_inference_graph.pb"));
     let folder = told(&base.path().join("saved_model"));
     assert_eq!(file["exporter"], "TF1 frozen graph");

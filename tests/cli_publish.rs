@@ -65,8 +65,7 @@ fn versions_count_up_and_hold_everything() {
     let parent = tempdir().unwrap();
     let base = parent.path().join("detector");
     let probe = common::probe();
-    let done = publish(source.path(), &base, &["--warmup", probe.to_str().unwrap()]).assert().success();
-    let told: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    let told = common::json(&mut publish(source.path(), &base, &["--warmup", probe.to_str().unwrap()]));
     assert_eq!((&told["version"], &told["verified"]["requests"]), (&1.into(), &1.into()), "{told}");
     assert_eq!(told["fingerprint"], false);
     let version = base.join("1");
@@ -78,8 +77,7 @@ fn versions_count_up_and_hold_everything() {
     let first = common::contents(&version);
 
     // A published version can be published again; its own warm-up file goes along.
-    let done = publish(&version, &base, &[]).assert().success();
-    let told: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    let told = common::json(&mut publish(&version, &base, &[]));
     assert_eq!((&told["version"], &told["verified"]["requests"]), (&2.into(), &1.into()), "{told}");
     publish(source.path(), &base, &["--number", "2"]).assert().code(2);
     publish(source.path(), &base, &["--number", "40", "--no-warmup"]).assert().success();

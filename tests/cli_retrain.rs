@@ -12,8 +12,7 @@ use tempfile::tempdir;
 fn retrain(model: &Path, data: &Path, output: &Path, more: &[&str]) -> Value {
     let mut command = common::tfgraft();
     command.args(["retrain", "--json", "--quiet", "--views", "2"]).arg(model).arg("--data").arg(data);
-    let done = command.arg("--output").arg(output).args(more).assert().success();
-    serde_json::from_slice(&done.get_output().stdout).unwrap()
+    common::json(command.arg("--output").arg(output).args(more))
 }
 
 fn product(shape: &Value) -> u64 {
@@ -93,8 +92,7 @@ fn new_values_are_rows_times_anchors_and_biases() {
     let report =
         retrain(model.path(), &labels, &parent.path().join("out"), &["--strategy", "frozen-columns"]);
     check_report(&report, &parent.path().join("out"), "frozen-columns", 4);
-    let done = common::tfgraft().args(["inspect", "--json"]).arg(model.path()).assert().success();
-    let told: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    let told = common::json(common::tfgraft().args(["inspect", "--json"]).arg(model.path()));
     let mut expected = 0;
     for layer in told["head"]["layers"].as_array().unwrap() {
         let anchors = layer["anchors"].as_u64().unwrap();
@@ -138,8 +136,7 @@ fn a_dry_run_needs_no_tensorflow_and_writes_nothing() {
     let mut command = common::tfgraft();
     command.args(["retrain", "--dry-run", "--json"]).arg(model.path()).arg("--data").arg(&labels);
     command.arg("--output").arg(parent.path().join("out")).env("TFGRAFT_TENSORFLOW", "/nowhere");
-    let done = command.assert().success();
-    let plan: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    let plan = common::json(&mut command);
     assert_eq!(plan["classes_before"], 3);
     assert_eq!(plan["new"][0]["name"], "square");
     assert!(common::entries(parent.path()).is_empty());

@@ -41,8 +41,7 @@ fn two_stages_learn_scores_and_boxes_beside_old_columns() {
         let parent = tempdir().unwrap();
         let made = |output: &str| -> Value {
             let output = parent.path().join(output);
-            let done = command(model.path(), &labels, &output).args(["--seed", "3"]).assert().success();
-            serde_json::from_slice(&done.get_output().stdout).unwrap()
+            common::json(command(model.path(), &labels, &output).args(["--seed", "3"]))
         };
         let (report, again) = (made("first"), made("again"));
         assert!(before == common::contents(model.path()), "{name}: the source was changed");
@@ -88,9 +87,7 @@ fn incomplete_labels_are_weighed_under_a_softmax_too() {
     let model = common::fixture("tf1_masks/base");
     let parent = tempdir().unwrap();
     let run = |output: &str, more: &[&str]| -> Value {
-        let mut command = command(model.path(), &labels, &parent.path().join(output));
-        let done = command.args(more).assert().success();
-        serde_json::from_slice(&done.get_output().stdout).unwrap()
+        common::json(command(model.path(), &labels, &parent.path().join(output)).args(more))
     };
     let (plain, open) =
         (run("plain", &[]), run("open", &["--incomplete", list.to_str().unwrap(), "--seed", "0"]));

@@ -33,7 +33,7 @@ fn retrain(output: &Path, more: &[&str]) -> Value {
 fn evaluate(model: &Path, data: &str, more: &[&str]) -> Value {
     let mut command = common::tfgraft();
     command.args(["evaluate", "--json", "--quiet"]).arg(model).arg("--data").arg(testdata(data)).args(more);
-    serde_json::from_slice(&command.assert().success().get_output().stdout).unwrap()
+    common::json(&mut command)
 }
 
 /// What the base makes of scenes with old classes only, measured once for all tests.

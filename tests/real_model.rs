@@ -51,13 +51,9 @@ fn nothing_is_lost_by_decoding_and_encoding() {
 fn inspect_understands_both_exports() {
     let mut heads = Vec::new();
     for (kind, folder) in models() {
-        let done = common::tfgraft()
-            .args(["inspect", "--json"])
-            .arg(&folder)
-            .env("TFGRAFT_TENSORFLOW", "/nowhere")
-            .assert()
-            .success();
-        let told: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+        let mut command = common::tfgraft();
+        command.args(["inspect", "--json"]).arg(&folder).env("TFGRAFT_TENSORFLOW", "/nowhere");
+        let told = common::json(&mut command);
         assert_eq!(told["can_grow"], true, "{kind}: {told}");
         assert_eq!(told["head"]["classes"], 90, "{kind}");
         assert_eq!(told["head"]["background"], true, "{kind}");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use flate2::read::GzDecoder;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The folder of committed fixtures.
@@ -58,6 +58,11 @@ pub fn has_tensorflow() -> bool {
 /// The program, to be run against the committed fixtures.
 pub fn tfgraft() -> assert_cmd::Command {
     assert_cmd::Command::new(env!("CARGO_BIN_EXE_tfgraft"))
+}
+
+/// What a command that must succeed prints as JSON.
+pub fn json(command: &mut assert_cmd::Command) -> Value {
+    serde_json::from_slice(&command.assert().success().get_output().stdout).expect("JSON")
 }
 
 /// Every file below a folder with its bytes, by path relative to it.

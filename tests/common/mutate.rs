@@ -1,5 +1,6 @@
 //! Damage to bytes and to protobuf messages, the same for the same seed.
 
+use prost::encoding::{decode_varint, encode_varint};
 use tfgraft::pb::{self, attr_value::Value};
 
 /// SplitMix64: numbers that depend on the seed alone.
@@ -79,13 +80,9 @@ pub fn bytes(draw: &mut Draw, bytes: &mut Vec<u8>, other: &[u8]) {
 }
 
 /// A number as protobuf writes it.
-pub fn varint(mut value: u64) -> Vec<u8> {
+pub fn varint(value: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
+    encode_varint(value, &mut out);
     out
 }
 
@@ -96,28 +93,15 @@ struct Field {
     payload: Vec<u8>,
 }
 
-fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 /// The fields of a message; `None` where the bytes are none.
 fn fields(mut bytes: &[u8]) -> Option<Vec<Field>> {
     let mut out = Vec::new();
     while !bytes.is_empty() {
-        let key = read_varint(&mut bytes).filter(|key| key >> 3 != 0)?;
+        let key = decode_varint(&mut bytes).ok().filter(|key| key >> 3 != 0)?;
         let length = match key & 7 {
             0 => bytes.iter().position(|b| b & 0x80 == 0)? + 1,
             1 => 8,
-            2 => usize::try_from(read_varint(&mut bytes)?).ok()?,
+            2 => usize::try_from(decode_varint(&mut bytes).ok()?).ok()?,
             5 => 4,
             _ => return None,
         };
