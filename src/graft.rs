@@ -104,7 +104,10 @@ impl Graft {
         session: &SessionConfig,
         pictures: &[Picture],
     ) -> Result<(Proof, ServingModel)> {
-        let written = ServingModel::load(&staging.path().join("saved_model"), session)?;
+        // A function that the session leaves alone is optimised under its own configuration, which takes longer.
+        let functions = self.model.meta().graph_def.as_ref().is_some_and(|graph| graph.library.is_some());
+        let session = SessionConfig { optimize: session.optimize || functions, ..*session };
+        let written = ServingModel::load(&staging.path().join("saved_model"), &session)?;
         let growth = self.grown.growth;
         let shared = self.understood.located.activation == Activation::Softmax;
         let kept = Kept { added: growth.added, classes: growth.classes, least_score: 0.3, shared };
@@ -112,7 +115,7 @@ impl Graft {
             // Flat and loaded graphs run other kernels; a network of wild weights can blow their rounding up. Like is
             // then compared with like, which costs another load.
             (Err(Error::CheckFailed(_)), Some(source)) => {
-                let source = ServingModel::load(source, session)?;
+                let source = ServingModel::load(source, &session)?;
                 prove_old_scores(&source, &written, pictures, &kept)?
             }
             (result, _) => result?,
