@@ -234,3 +234,26 @@ fn suppression_of_all_classes_at_once_is_refused_at_the_suppression() {
     assert!(tensor.contains("nms_0"), "{tensor}: {reason}");
     assert!(reason.contains("one non-max suppression per class"), "{reason}");
 }
+
+#[test]
+fn scores_of_boxes_that_are_not_there_are_seen_through() {
+    let mut meta = detector(2, true);
+    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
+    for class in 0..2 {
+        let slice = nodes.iter_mut().find(|n| n.name == format!("slice_{class}")).unwrap();
+        slice.input[0] = "there".into();
+    }
+    // use_static_shapes: rows from the number of valid boxes on hold the least float.
+    nodes.extend([
+        node("valid", "Placeholder", &[]),
+        node("shape", "Shape", &["foreground"]),
+        value("least", float_tensor(&[], &[f32::MIN])),
+        node("nothing", "Fill", &["shape", "least"]),
+        node("there", "Select", &["valid", "foreground", "nothing"]),
+    ]);
+    let understood = understand(&meta).unwrap();
+    assert_eq!(understood.located.classes, 2);
+    let grown = grow(&meta, &understood, 1).unwrap().meta;
+    assert_eq!(numbers(&grown, "columns"), [-1, 4]);
+    assert_eq!(numbers(&grown, "start_1_tfgraft_2"), [0, 2]);
+}

@@ -159,13 +159,14 @@ def main():
     if unknown:
         arguments.error(f"not in the list: {', '.join(sorted(unknown))}")
     options.work.mkdir(parents=True, exist_ok=True)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for model in models.MODELS:
         if model.missing or options.names and model.name not in options.names:
             continue
         print(f"zoo_matrix: {model.name}", flush=True)
-        found = results[model.name] = examine(model, options)
+        found = examine(model, options)
         print("   " + json.dumps({k: v for k, v in found.items() if k not in ("same", "export")}), flush=True)
+        # Read only now: another run may have added to it.
+        results = (json.loads(RESULTS.read_text()) if RESULTS.exists() else {}) | {model.name: found}
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
         PAGE.write_text(page(results))
 

@@ -62,6 +62,10 @@ impl Walk<'_, '_> {
             }
             // Logits are scaled by a constant (post_processing.logit_scale).
             "Mul" | "RealDiv" => follow(self, &self.without_constants(scope, inputs)),
+            // Suppression of a fixed size (use_static_shapes) fills the scores of boxes that are not there.
+            "Select" | "SelectV2" => {
+                follow(self, &self.without_constants(scope, inputs.get(1..).unwrap_or_default()))
+            }
             "ConcatV2" => follow(self, &inputs[..inputs.len().saturating_sub(1)]),
             "Pack" | "Merge" | "AddN" => follow(self, &inputs.clone()),
             // Position-sensitive scores: one part of the channels for each bin of a proposal, cut out and averaged.

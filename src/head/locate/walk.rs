@@ -126,7 +126,7 @@ impl Walk<'_, '_> {
     /// The inputs that are no constants.
     pub(super) fn without_constants(&self, scope: usize, inputs: &[Source]) -> Vec<Source> {
         let is_constant = |source: Source| match self.view.origin(scope, source) {
-            (s, Source::Node { node, .. }) => self.view.node(s, node).op == "Const",
+            (s, Source::Node { node, .. }) => matches!(&*self.view.node(s, node).op, "Const" | "Fill"),
             _ => false,
         };
         inputs.iter().copied().filter(|&s| !is_constant(s)).collect()
