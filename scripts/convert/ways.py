@@ -83,7 +83,10 @@ def tflite_with(model, operations):
 
 
 def tfjs(model, work):
-    # Imported by the converter for models of decision trees only; has no wheel for this TensorFlow.
+    # Imported for models of JAX and of decision trees only, and not installed: see docs/CONVERTERS.md.
+    jax = types.ModuleType("tensorflowjs.converters.jax_conversion")
+    jax.convert_jax = None
+    sys.modules["tensorflowjs.converters.jax_conversion"] = jax
     sys.modules["tensorflow_decision_forests"] = types.ModuleType("tensorflow_decision_forests")
     from tensorflowjs.converters import tf_saved_model_conversion_v2
 
