@@ -1,7 +1,8 @@
 """Converts base and grown models and compares what comes out with TensorFlow itself: see scripts/convert_check.
 
 Results are kept in docs/converters.json, so that a run of some models replaces their rows alone; docs/CONVERTERS.md is
-written from it. Exits 1 where a grown model fails and its base does not.
+written from it. What converters print is kept in logs/ beside their environments. Exits 1 where a grown model fails and its
+base does not.
 """
 import argparse
 import datetime
@@ -49,10 +50,10 @@ def main():
             sides = {side: Side(folder, options) for side, folder in pair.items()}
             for converter in options.converters:
                 row = {side: judged.by(converter) for side, judged in sides.items()}
-                row["date"] = datetime.date.today().isoformat()
-                results.setdefault(name, {})[converter] = row
+                results.setdefault(name, {})[converter] = row | {"date": datetime.date.today().isoformat()}
                 print(f"{name} {converter}: {row['base']['says']} | {row['grown']['says']}", flush=True)
-                if row["base"]["good"] and not row["grown"]["good"]:
+                runs = {side: told["says"].startswith("runs") for side, told in row.items()}
+                if (row["base"]["good"] and not row["grown"]["good"]) or (runs["base"] and not runs["grown"]):
                     failed.append(f"{name} {converter}")
                 store.write_text(json.dumps(results, indent=1) + "\n")
             shutil.rmtree(work + "/" + name)
@@ -81,6 +82,8 @@ class Side:
     def __init__(self, model, options):
         self.model, self.options, self.work = model, options, model.parent / "work"
         self.work.mkdir()
+        self.logs = options.environments / "logs" / model.parent.parent.name / model.parent.name
+        self.logs.mkdir(parents=True, exist_ok=True)
         pixels = np.asarray(Image.open(options.image).convert("RGB"))[np.newaxis]
         self.feed = self.work / "feed.npz"
         np.savez(self.feed, **{self.input(): pixels})
@@ -99,7 +102,7 @@ class Side:
         python = self.options.environments / environment / "bin/python"
         command = [python, ROOT / "scripts/convert/ways.py", way, self.model, self.feed, work]
         reason = None
-        with open(work / "log", "w") as log:
+        with open(self.logs / f"{way}.log", "w") as log:
             try:
                 status = subprocess.run(command, stdout=log, stderr=log, timeout=LIMIT).returncode
                 if status:
@@ -149,7 +152,7 @@ def compared(expected, got):
             far.append(each[i, j])
         else:
             alone += 1
-    good = max(far) <= TOLERANCE and not alone
+    good = bool(max(far) <= TOLERANCE and not alone)
     text = f"runs, difference {max(far):.1g}"
     return good, text + (f", {alone} of {count[1]} detections differ" if alone else "")
 
