@@ -123,10 +123,10 @@ pub fn supervise(mut command: Command, memory_limit: Option<u64>) -> Result<i32>
         thread::sleep(LOOK);
     };
     match status.code() {
-        Some(code) => Ok(code),
+        Some(code @ 0..=2) => Ok(code),
         // Whoever asks for an end gets one, however untidy; TensorFlow's threads do not like to be left.
-        None if passed_on > 0 => Ok(2),
-        None => Err(Error::Crashed(ended_by(status, memory_limit))),
+        _ if passed_on > 0 => Ok(2),
+        _ => Err(Error::Crashed(ended_by(status, memory_limit))),
     }
 }
 
@@ -142,9 +142,14 @@ fn interrupt(child: &Child) {
 #[cfg(not(unix))]
 fn interrupt(_: &Child) {}
 
-/// How a process was ended, in words: the signal, and what may be behind it.
+/// How a process was ended, in words: the signal or a code that is not this program's, and what may be behind it.
 pub fn ended_by(status: ExitStatus, memory_limit: Option<u64>) -> String {
-    let how = signal(status).map_or_else(|| status.to_string(), str::to_owned);
+    let how = match (signal(status), status.code()) {
+        (Some(signal), _) => signal.to_owned(),
+        // The C library does it where a thread's data find no memory.
+        (None, Some(code)) => format!("a library inside of it, with exit code {code}"),
+        (None, None) => status.to_string(),
+    };
     match memory_limit {
         Some(bytes) => format!(
             "{how}; it was allowed {} MiB of memory (--memory-limit), which may be too little for this model",
@@ -219,6 +224,9 @@ mod tests {
         };
         assert_eq!(shell("exit 0").ok(), Some(0));
         assert_eq!(shell("exit 1").ok(), Some(1));
+        let error = shell("exit 127").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("exit code 127"), "{error}");
         let error = shell("kill -SEGV $$").unwrap_err();
         assert_eq!(error.exit_code(), 2);
         let text = error.to_string();

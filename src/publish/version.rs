@@ -153,11 +153,11 @@ fn verify(staged: &Path, options: &RunOptions) -> Result<Replayed> {
         Some(0) => serde_json::from_slice(&done.stdout)
             .map_err(|e| refused(format!("gave no answer when it loaded the staged model ({e})"))),
         Some(1) => Err(refused("refused the staged model, for the reason above".into())),
-        Some(_) => Err(Error::TensorFlow(
+        Some(2) => Err(Error::TensorFlow(
             "a fresh process could not run the staged model, for the reason above; nothing was published"
                 .into(),
         )),
-        None => {
+        _ => {
             let how = worker::ended_by(done.status, options.memory_limit);
             Err(refused(format!("that ran the staged model was ended by {how}")))
         }

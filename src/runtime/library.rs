@@ -97,9 +97,31 @@ fn open(path: &Path) -> Result<String> {
         // SAFETY: it returns a static string that ends in a zero byte.
         unsafe { CStr::from_ptr(version()) }.to_string_lossy().into_owned()
     };
+    end_without_memory(&library);
     // TensorFlow cannot be unloaded: it leaves threads and registries behind.
     std::mem::forget(library);
     Ok(version)
+}
+
+/// Ends the process where C++ is refused memory, instead of `std::bad_alloc`.
+///
+/// The exception would leave through TensorFlow's C interface, which holds no place to catch it: locks stay locked on its
+/// way (a graph's, for which its own deletion then waits for ever), and Rust is not made to be unwound by it.
+/// Where the library has C++ linked into it there is nothing to set, and the exception stays.
+fn end_without_memory(library: &libloading::Library) {
+    type Handler = extern "C" fn();
+    extern "C" fn end() {
+        std::process::abort()
+    }
+    // SAFETY: this is how `std::set_new_handler(void (*)())` is called in the Itanium C++ ABI, of libstdc++ and libc++ alike;
+    // the handler that was there before, which it returns, is not wanted.
+    unsafe {
+        if let Ok(set) =
+            library.get::<unsafe extern "C" fn(Handler) -> Option<Handler>>(b"_ZSt15set_new_handlerPFvvE\0")
+        {
+            set(end);
+        }
+    }
 }
 
 fn new_enough(version: &str) -> bool {
