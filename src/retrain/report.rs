@@ -105,8 +105,6 @@ pub struct Fit {
     pub loss_before: Option<f64>,
     /// The loss after the last step.
     pub loss_after: Option<f64>,
-    /// For each new class how much higher than even odds the logit lies that became a score of one half.
-    pub divisions: Vec<f64>,
 }
 
 /// Measures before and after, means over groups and each class.

@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 
 use super::kept::KeptRows;
 use super::parameters::Columns;
-use super::rows::{Row, Rows};
 use super::shape::LayerSize;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::runtime::AnyTensor;
 
 /// What an anchor without a target weighs in the first round.
@@ -123,6 +122,57 @@ fn labelled_scores(
         scores.get((scores.len() as f64 * QUANTILE) as usize).copied()
     };
     Ok(scores.into_iter().map(limit).collect())
+}
+
+/// The rows of a chunk as plain numbers.
+struct Rows<'a> {
+    features: &'a [f32],
+    targets: &'a [f32],
+    weights: &'a [f32],
+    /// Of a softmax, for each row the logarithm of the sum of the old columns' exponentials.
+    old: Option<&'a [f32]>,
+    count: usize,
+    depth: usize,
+    wide: usize,
+    /// Weights of a row: one for each column, or one for all.
+    per_row: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    features: &'a [f32],
+    targets: &'a [f32],
+    old: f64,
+}
+
+impl<'a> Rows<'a> {
+    fn new(parts: &'a [AnyTensor], depth: usize, wide: usize) -> Result<Self> {
+        let [x, y, v, rest @ ..] = parts else {
+            return Err(Error::Data("kept rows without features, targets and weights".into()));
+        };
+        let (features, targets, weights) = (x.f32()?, y.f32()?, v.f32()?);
+        let count = targets.len() / wide.max(1);
+        let old = rest.first().map(AnyTensor::f32).transpose()?;
+        let per_row = weights.len() / count.max(1);
+        Ok(Self { features, targets, weights, old, count, depth, wide, per_row })
+    }
+
+    fn row(&self, number: usize) -> Row<'a> {
+        Row {
+            features: &self.features[number * self.depth..][..self.depth],
+            targets: &self.targets[number * self.wide..][..self.wide],
+            old: self.old.map_or(0.0, |old| f64::from(old[number])),
+        }
+    }
+}
+
+impl Row<'_> {
+    /// The logit of a column; of a softmax against all old columns together.
+    fn score(&self, columns: &Columns, at: usize) -> f64 {
+        let weights = columns.kernel.iter().skip(at).step_by(columns.biases.len());
+        let product: f64 = self.features.iter().zip(weights).map(|(x, w)| f64::from(*x) * w).sum();
+        columns.biases[at] + product - self.old
+    }
 }
 
 #[cfg(test)]

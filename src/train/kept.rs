@@ -45,7 +45,6 @@ pub struct KeptRows<'a> {
     cache: &'a FeatureCache,
     first: usize,
     open: &'a [OpenLayer],
-    pictures: &'a [usize],
 }
 
 impl<'a> KeptRows<'a> {
@@ -54,22 +53,7 @@ impl<'a> KeptRows<'a> {
         let first = layers.start;
         let open = open.layers.get(layers.clone()).filter(|_| layers.end <= cache.layers());
         let open = open.ok_or_else(|| Error::Data(format!("no rows were kept for layers {layers:?}")))?;
-        Ok(Self { cache, first, open, pictures: &[] })
-    }
-
-    /// The same rows, with the number of the picture that each view shows, in their order.
-    pub fn of_pictures(self, pictures: &'a [usize]) -> Self {
-        Self { pictures, ..self }
-    }
-
-    /// For each view its picture and the number of a layer's rows up to its end; nothing where pictures are not known.
-    pub(super) fn views(&self, layer: usize) -> impl Iterator<Item = (usize, usize)> + use<'a> {
-        self.pictures.iter().copied().zip(self.cache.view_ends(self.first + layer))
-    }
-
-    /// Number of pictures; 0 where they are not known.
-    pub(super) fn pictures(&self) -> usize {
-        self.pictures.iter().max().map_or(0, |last| last + 1)
+        Ok(Self { cache, first, open })
     }
 
     /// Number of layers.

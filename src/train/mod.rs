@@ -5,7 +5,7 @@
 //! stages, [`rois`] for regions of two stages, [`gaussian`] for the cells of a heatmap. [`task`] says what rows there are,
 //! [`cache`] keeps them, [`shards`] for a run that goes on where another was killed. Then a strategy makes columns:
 //! [`frozen_columns`] by convex fits over [`kept`] rows ([`parameters`], [`objective`], [`lbfgs`]; in rounds for
-//! [`incomplete`] labels; with scores moved by what `held_out` pictures say), [`copy_back`] by gradient descent from random weights. Neither touches an old weight.
+//! [`incomplete`] labels), [`copy_back`] by gradient descent from random weights. Neither touches an old weight.
 
 mod anchors;
 pub mod cache;
@@ -13,7 +13,6 @@ pub mod copy_back;
 pub mod features;
 pub mod frozen_columns;
 pub mod gaussian;
-mod held_out;
 pub mod incomplete;
 pub mod kept;
 pub mod lbfgs;
@@ -23,7 +22,6 @@ pub mod objective;
 pub mod parameters;
 pub mod render;
 pub mod rois;
-mod rows;
 mod run;
 pub mod shape;
 pub mod shards;

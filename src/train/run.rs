@@ -121,8 +121,6 @@ pub struct Fitted {
     pub layers: Vec<usize>,
     /// The loss before the first step and after each; empty where nothing was kept, and columns are the mean of old ones.
     pub losses: Vec<f64>,
-    /// For each class the logit that became a score of one half.
-    pub divisions: Vec<f64>,
 }
 
 /// New columns and how they came about.
@@ -262,11 +260,10 @@ impl<'a> Run<'a> {
         };
         trained.statistics.positives = vec![Vec::new(); self.old.len()];
         let limit = options.limits.iterations;
-        let pictures = self.showing.pictures(self.network.input().geometry);
         for (number, task) in tasks.iter().enumerate() {
             let (old, options) = (task.old(self.old)?, options.for_task(task));
             let first = first_layer(tasks, number);
-            let kept = KeptRows::new(&cache, &open, first..first + task.layers.len())?.of_pictures(&pictures);
+            let kept = KeptRows::new(&cache, &open, first..first + task.layers.len())?;
             let (done_before, all) = (number * limit, tasks.len() * limit);
             let result = fit(kept, &task.sizes, &old, task.background, added, &options, |done, loss| {
                 (self.progress)(Phase::Fit { done: (done_before + done).min(all), total: all, loss });
@@ -281,12 +278,7 @@ impl<'a> Run<'a> {
             if number == 0 {
                 (trained.losses, trained.iterations) = (result.losses.clone(), result.iterations);
             }
-            trained.fits.push(Fitted {
-                role: task.role,
-                layers: task.layers.clone(),
-                losses: result.losses,
-                divisions: result.divisions,
-            });
+            trained.fits.push(Fitted { role: task.role, layers: task.layers.clone(), losses: result.losses });
         }
         Ok(trained)
     }
@@ -326,8 +318,7 @@ impl<'a> Run<'a> {
             (self.progress)(Phase::Fit { done, total: descent.steps, loss });
         })?;
         self.statistics.fit_seconds = result.seconds;
-        let losses = result.losses.clone();
-        let fits = vec![Fitted { role: Role::Scores, layers, losses, divisions: vec![0.0; added] }];
+        let fits = vec![Fitted { role: Role::Scores, layers, losses: result.losses.clone() }];
         Ok(Trained {
             columns: result.columns,
             fits,
