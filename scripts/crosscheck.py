@@ -25,6 +25,8 @@ from PIL import Image
 from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
+from outputs import difference, likes, of_detections
+
 SIGNATURE = "serving_default"
 failures = 0
 
@@ -137,8 +139,7 @@ def compare(what, a, b, atol):
     """Every output of a and b; what belongs to single detections may change places where scores tie."""
     if not report(set(a) == set(b), f"{what}: the same outputs"):
         return
-    count = a["detection_scores"].shape[:2] if "detection_scores" in a else None
-    per_detection = [key for key in sorted(a) if count and a[key].shape[:2] == count and key.startswith("detection_")]
+    per_detection = of_detections(a)
     for key in sorted(a):
         if a[key].shape != b[key].shape:
             report(False, f"{what}: {key} has shape {a[key].shape} and {b[key].shape}")
@@ -146,21 +147,9 @@ def compare(what, a, b, atol):
             apart = difference(a[key], b[key])
             report(apart <= atol, f"{what}: {key} {list(a[key].shape)} differs by {apart:.3g}")
     if per_detection and all(a[key].shape == b[key].shape for key in per_detection):
-        lost = unmatched(*({key: side[key][0] for key in per_detection} for side in (a, b)), atol)
-        report(not lost, f"{what}: {count[1]} detections, {len(lost)} without their like" + (f": {lost[:5]}" if lost else ""))
-
-
-def difference(a, b):
-    return float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)), initial=0.0))
-
-
-def unmatched(a, b, atol):
-    """Places of detections in a that have none in b, each of b used once, alike in all outputs."""
-    free, lost = set(range(len(b["detection_scores"]))), []
-    for i in range(len(a["detection_scores"])):
-        like = [j for j in sorted(free, key=lambda j: abs(j - i)) if all(difference(a[k][i], b[k][j]) <= atol for k in a)]
-        free.discard(like[0]) if like else lost.append(i)
-    return lost
+        found = likes(*({key: side[key][0] for key in per_detection} for side in (a, b)), atol)
+        lost = [place for place, like in enumerate(found) if like is None]
+        report(not lost, f"{what}: {len(found)} detections, {len(lost)} without their like" + (f": {lost[:5]}" if lost else ""))
 
 
 def check_models(options):

@@ -105,7 +105,9 @@ impl Graft {
         pictures: &[Picture],
     ) -> Result<(Proof, ServingModel)> {
         // A function that the session leaves alone is optimised under its own configuration, which takes longer.
-        let functions = self.model.meta().graph_def.as_ref().is_some_and(|graph| graph.library.is_some());
+        let graph = self.model.meta().graph_def.as_ref();
+        let library = graph.and_then(|graph| graph.library.as_ref());
+        let functions = library.is_some_and(|library| !library.function.is_empty());
         let session = SessionConfig { optimize: session.optimize || functions, ..*session };
         let written = ServingModel::load(&staging.path().join("saved_model"), &session)?;
         let growth = self.grown.growth;

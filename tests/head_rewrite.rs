@@ -103,6 +103,11 @@ fn find<'a>(meta: &'a pb::MetaGraphDef, name: &str) -> &'a pb::NodeDef {
         .unwrap_or_else(|| panic!("no node {name}"))
 }
 
+fn find_mut<'a>(meta: &'a mut pb::MetaGraphDef, name: &str) -> &'a mut pb::NodeDef {
+    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
+    nodes.iter_mut().find(|n| n.name == name).unwrap_or_else(|| panic!("no node {name}"))
+}
+
 fn numbers(meta: &pb::MetaGraphDef, name: &str) -> Vec<i64> {
     ints(constant(find(meta, name)).unwrap()).unwrap()
 }
@@ -169,9 +174,7 @@ fn a_shared_constant_is_split() {
 #[test]
 fn classes_that_differ_are_refused() {
     let mut meta = detector(3, true);
-    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
-    let odd = nodes.iter_mut().find(|n| n.name == "label_1").unwrap();
-    *odd = value("label_1", float_tensor(&[], &[5.0]));
+    *find_mut(&mut meta, "label_1") = value("label_1", float_tensor(&[], &[5.0]));
     let understood = understand(&meta).unwrap();
     let error = grow(&meta, &understood, 1).unwrap_err().to_string();
     assert!(error.contains("label_1"), "{error}");
@@ -214,8 +217,7 @@ fn post_processing_of_other_makers_is_refused_by_name() {
 #[test]
 fn a_head_of_unknown_operations_is_refused_at_the_tensor() {
     let mut meta = detector(2, true);
-    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
-    nodes.iter_mut().find(|n| n.name == "logits").unwrap().op = "Einsum".into();
+    find_mut(&mut meta, "logits").op = "Einsum".into();
     let (tensor, reason) = refusal(&meta);
     assert!(tensor.contains("logits"), "{tensor}: {reason}");
     assert!(reason.contains("unknown operation"), "{reason}");
@@ -224,11 +226,9 @@ fn a_head_of_unknown_operations_is_refused_at_the_tensor() {
 #[test]
 fn suppression_of_all_classes_at_once_is_refused_at_the_suppression() {
     let mut meta = detector(2, true);
-    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
     // The best class of each anchor, then one suppression, as class-agnostic exports do it.
-    for class in 0..2 {
-        let mine = nodes.iter_mut().find(|n| n.name == format!("mine_{class}")).unwrap();
-        *mine = node(&format!("mine_{class}"), "Max", &["foreground", "axis"]);
+    for name in ["mine_0", "mine_1"] {
+        *find_mut(&mut meta, name) = node(name, "Max", &["foreground", "axis"]);
     }
     let (tensor, reason) = refusal(&meta);
     assert!(tensor.contains("nms_0"), "{tensor}: {reason}");
@@ -238,13 +238,11 @@ fn suppression_of_all_classes_at_once_is_refused_at_the_suppression() {
 #[test]
 fn scores_of_boxes_that_are_not_there_are_seen_through() {
     let mut meta = detector(2, true);
-    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
-    for class in 0..2 {
-        let slice = nodes.iter_mut().find(|n| n.name == format!("slice_{class}")).unwrap();
-        slice.input[0] = "there".into();
+    for slice in ["slice_0", "slice_1"] {
+        find_mut(&mut meta, slice).input[0] = "there".into();
     }
     // use_static_shapes: rows from the number of valid boxes on hold the least float.
-    nodes.extend([
+    meta.graph_def.as_mut().unwrap().node.extend([
         node("valid", "Placeholder", &[]),
         node("shape", "Shape", &["foreground"]),
         value("least", float_tensor(&[], &[f32::MIN])),

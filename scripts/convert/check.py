@@ -19,6 +19,10 @@ import numpy as np
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from outputs import difference, likes, of_detections
+from ways import signature
+
 CONVERTERS = {"onnx": "tf2onnx, onnxruntime", "openvino": "OpenVINO", "tflite": "TFLite", "tfjs": "TensorFlow.js"}
 MODELS = {
     "tf1_frozen": "SSD MobileNet v1, TF1 export", "tf2_levels": "SSD MobileNet v1, TF2 export",
@@ -86,14 +90,11 @@ class Side:
         self.logs.mkdir(parents=True, exist_ok=True)
         pixels = np.asarray(Image.open(options.image).convert("RGB"))[np.newaxis]
         self.feed = self.work / "feed.npz"
-        np.savez(self.feed, **{self.input(): pixels})
+        (name,) = signature(model).inputs
+        np.savez(self.feed, **{name: pixels})
         said, self.expected = self.run("tensorflow")
         if said["stage"] != "done":
             raise SystemExit(f"TensorFlow does not run {model}: {said['reason']}")
-
-    def input(self):
-        """The OD API's exporters give the input of pixels one of two names."""
-        return "input_tensor" if (self.model / "variables/variables.index").exists() else "inputs"
 
     def run(self, way):
         work = self.work / way
@@ -138,28 +139,17 @@ def compared(expected, got):
     if shapes:
         key = shapes[0]
         return False, f"runs, {key} is {list(got[key].shape)}, not {list(expected[key].shape)}"
-    count = expected["detection_scores"].shape[:2]
-    listed = [k for k in sorted(expected) if k.startswith("detection_") and expected[k].shape[:2] == count]
-    far = [apart(expected[k], got[k]).max(initial=0) for k in expected if k not in listed]
-    # Of each pair of detections, the output in which they differ most.
-    each = np.max([[[apart(expected[k][0][i], got[k][0][j], np.abs(expected[k]).max()).max() for j in range(count[1])]
-                    for i in range(count[1])] for k in listed], axis=0)
-    free, alone = set(range(count[1])), 0
-    for i in range(count[1]):
-        j = min(free, key=lambda j: (each[i, j], abs(i - j)))
-        if each[i, j] <= TOLERANCE:
-            free.discard(j)
-            far.append(each[i, j])
-        else:
-            alone += 1
+    scale = {key: max(1.0, np.abs(np.asarray(value, np.float64)).max(initial=0)) for key, value in expected.items()}
+    a, b = ({key: np.asarray(side[key], np.float64) / scale[key] for key in expected} for side in (expected, got))
+    listed = of_detections(a)
+    far = [difference(a[key], b[key]) for key in a if key not in listed]
+    one, other = ({key: side[key][0] for key in listed} for side in (a, b))
+    found = likes(one, other, TOLERANCE)
+    far += [difference(one[key][i], other[key][j]) for key in listed for i, j in enumerate(found) if j is not None]
+    alone = found.count(None)
     good = bool(max(far) <= TOLERANCE and not alone)
     text = f"runs, difference {max(far):.1g}"
-    return good, text + (f", {alone} of {count[1]} detections differ" if alone else "")
-
-
-def apart(a, b, scale=None):
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.abs(a - b) / max(1.0, np.abs(a).max(initial=0) if scale is None else scale)
+    return good, text + (f", {alone} of {len(found)} detections differ" if alone else "")
 
 
 def page(results):

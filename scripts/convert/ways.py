@@ -38,9 +38,10 @@ def onnx(model, work):
     def run(feed):
         session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
         # The names of a TF1 export's signature are lost: the converter names inputs and outputs by tensor.
-        names = signature_names(model)
+        said = signature(model)
+        names = {key: info.name for side in (said.inputs, said.outputs) for key, info in side.items()}
         feed = {by_name(session.get_inputs(), key, names).name: value for key, value in feed.items()}
-        wanted = {key: by_name(session.get_outputs(), key, names).name for key in outputs_of(model)}
+        wanted = {key: by_name(session.get_outputs(), key, names).name for key in said.outputs}
         return dict(zip(wanted, session.run(list(wanted.values()), feed)))
 
     return "", run
@@ -107,19 +108,11 @@ def tfjs(model, work):
 
 
 def signature(model):
+    """The signature that serves, of a folder with saved_model.pb."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     message = saved_model_pb2.SavedModel.FromString(pathlib.Path(model, "saved_model.pb").read_bytes())
     return message.meta_graphs[0].signature_def[SIGNATURE]
-
-
-def signature_names(model):
-    said = signature(model)
-    return {key: info.name for side in (said.inputs, said.outputs) for key, info in side.items()}
-
-
-def outputs_of(model):
-    return list(signature(model).outputs)
 
 
 def by_name(ports, key, names):
@@ -153,4 +146,5 @@ def main():
     save()
 
 
-main()
+if __name__ == "__main__":
+    main()

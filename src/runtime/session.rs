@@ -73,6 +73,7 @@ struct RewriterConfig {
 }
 
 /// `tensorflow.RewriterConfig.Toggle`.
+const DEFAULT: i32 = 0;
 const OFF: i32 = 2;
 
 impl SessionConfig {
@@ -81,23 +82,15 @@ impl SessionConfig {
         let threads = i32::try_from(threads).unwrap_or(i32::MAX);
         // Folding constants takes four seconds for the suppression of 90 classes, most of what optimising costs, and
         // saves nothing that could be measured per picture.
-        let graph_options = match self.optimize {
-            true => GraphOptions {
-                optimizer_options: None,
-                rewrite_options: Some(RewriterConfig {
-                    constant_folding: OFF,
-                    disable_meta_optimizer: false,
-                }),
-            },
-            false => GraphOptions {
-                optimizer_options: Some(OptimizerOptions { opt_level: -1 }),
-                rewrite_options: Some(RewriterConfig { constant_folding: 0, disable_meta_optimizer: true }),
-            },
+        let rewrite_options = RewriterConfig {
+            constant_folding: if self.optimize { OFF } else { DEFAULT },
+            disable_meta_optimizer: !self.optimize,
         };
+        let optimizer_options = (!self.optimize).then_some(OptimizerOptions { opt_level: -1 });
         ConfigProto {
             intra_op_parallelism_threads: threads,
             inter_op_parallelism_threads: threads,
-            graph_options: Some(graph_options),
+            graph_options: Some(GraphOptions { optimizer_options, rewrite_options: Some(rewrite_options) }),
         }
     }
 

@@ -123,7 +123,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// The inputs that are no constants.
+    /// The inputs that are no constants, nor filled with one number.
     pub(super) fn without_constants(&self, scope: usize, inputs: &[Source]) -> Vec<Source> {
         let is_constant = |source: Source| match self.view.origin(scope, source) {
             (s, Source::Node { node, .. }) => matches!(&*self.view.node(s, node).op, "Const" | "Fill"),
