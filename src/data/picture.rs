@@ -16,6 +16,7 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
+use super::rle::Rle;
 use crate::error::{Error, Result};
 
 /// Longest side accepted, pixels.
@@ -64,14 +65,7 @@ impl Picture {
 
     /// Appends the bytes of a PNG file.
     pub fn png(&self, out: &mut Vec<u8>) -> image::ImageResult<()> {
-        image::write_buffer_with_format(
-            &mut Cursor::new(out),
-            &self.rgb,
-            self.width,
-            self.height,
-            image::ExtendedColorType::Rgb8,
-            ImageFormat::Png,
-        )
+        write_png(&self.rgb, self.width, self.height, out)
     }
 
     /// Writes the picture; the ending (`.png`, `.jpg`, `.jpeg`) chooses the format. JPEG quality is 92.
@@ -96,6 +90,20 @@ impl Picture {
         written.map_err(|e| Error::Data(format!("{}: cannot encode the picture: {e}", path.display())))?;
         std::fs::write(path, out).map_err(|e| Error::io(path, e))
     }
+}
+
+/// The pixels of a picture that are not black.
+pub(super) fn mask(bytes: &[u8], name: &str) -> Result<Rle> {
+    let decoder = open_decoder(bytes, name)?;
+    let grey = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(name, &e))?.into_luma8();
+    let (width, height) = grey.dimensions();
+    Ok(Rle::from_pixels(height, width, |row, column| grey.get_pixel(column, row).0[0] > 0))
+}
+
+/// Appends the bytes of a PNG file of these pixels, `height * width * 3` bytes.
+pub(crate) fn write_png(rgb: &[u8], width: u32, height: u32, out: &mut Vec<u8>) -> image::ImageResult<()> {
+    let colours = image::ExtendedColorType::Rgb8;
+    image::write_buffer_with_format(&mut Cursor::new(out), rgb, width, height, colours, ImageFormat::Png)
 }
 
 /// Reads size and orientation from the header; `name` is the picture's name in errors.

@@ -27,6 +27,7 @@ use crate::head::locate::{Activation, Body, Head, Kind, Role};
 use crate::head::{LayerValues, Understood};
 use crate::pb;
 use crate::pb::attr_value::{ListValue, Value};
+use crate::runtime::pictures::Form;
 use crate::runtime::{AnyTensor, SessionConfig};
 use crate::saved_model::SavedModel;
 
@@ -128,27 +129,21 @@ fn ends(head: &Head) -> [(usize, Source); 2] {
     [(head.scope, head.features), (head.scope, Source::Node { node: head.bias, out: 0 })]
 }
 
-/// The serving input, which must take pixels.
+/// The serving input.
 fn image_input(model: &SavedModel) -> Result<Feed> {
     let signature = model.meta().signature_def.get("serving_default");
     let inputs: Vec<_> = signature.iter().flat_map(|s| &s.inputs).collect();
     let &[(alias, info)] = &inputs[..] else {
         return Err(not("serving_default", format!("expected one input, found {}", inputs.len())));
     };
-    let float = match info.dtype() {
-        pb::DataType::DtUint8 => false,
-        pb::DataType::DtFloat => true,
-        other => {
-            return Err(not(
-                alias,
-                format!(
-                    "training feeds pixels and this input takes {}; use an export with an image_tensor input",
-                    other.as_str_name()
-                ),
-            ));
-        }
-    };
-    Ok(Feed { name: tensor_name(info).unwrap_or_default().to_owned(), float })
+    let form = Form::of_input(info.dtype(), model.meta().graph_def.as_ref()).ok_or_else(|| {
+        let reason = "training feeds pictures and this input takes";
+        not(
+            alias,
+            format!("{reason} {}; use an export with an image_tensor input", info.dtype().as_str_name()),
+        )
+    })?;
+    Ok(Feed { name: tensor_name(info).unwrap_or_default().to_owned(), form })
 }
 
 fn serving_outputs(model: &SavedModel, view: &GraphView<'_>) -> Vec<Source> {
