@@ -6,10 +6,12 @@
 //! | `single_stage.rs` | features of maps, decoded boxes, anchors |
 //! | `cut.rs` | where a flat graph can be fed with other regions of the picture |
 //! | `two_stage.rs` | proposals, and features of any regions |
+//! | `masks.rs` | what the layer of masks sees of the pixels of any boxes |
 //! | `heatmap.rs` | features of the cells of a heatmap |
 
 mod cut;
 mod heatmap;
+mod masks;
 mod picture;
 mod single_stage;
 mod two_stage;
@@ -32,12 +34,16 @@ use crate::runtime::{AnyTensor, SessionConfig};
 use crate::saved_model::SavedModel;
 
 pub use heatmap::Heatmap;
+pub(in crate::train) use masks::MaskBranch;
 use picture::Feed;
 pub use single_stage::SingleStage;
+pub(in crate::train) use two_stage::Proposals;
 pub use two_stage::TwoStage;
 
 /// How far our product of features and weights may be from the graph's own logits.
 const LOGIT_TOLERANCE: f32 = 1e-3;
+/// How far feeding a network what it computed itself may change its answer.
+const FED_TOLERANCE: f32 = 1e-3;
 
 /// What a network is opened from.
 #[derive(Debug, Clone, Copy)]
@@ -260,6 +266,12 @@ fn check_logits(
         }
     }
     Ok(())
+}
+
+/// Whether an answer to fed values is another than the network's own.
+fn differs(own: f32, fed: f32) -> bool {
+    let difference = (own - fed).abs();
+    difference.is_nan() || difference > FED_TOLERANCE * own.abs().max(1.0)
 }
 
 fn not(tensor: &str, reason: String) -> Error {
