@@ -3,13 +3,14 @@
 
 mod common;
 
-use std::path::Path;
-
+use common::graphs::{node, vector, with};
 use common::outlines::{ellipse, outlined, triangle};
 use tfgraft::data::{Dataset, load};
 use tfgraft::export::{VariableValues, layer_values};
 use tfgraft::head::columns::{LayerValues, NewColumns};
 use tfgraft::head::{Role, understand};
+use tfgraft::pb::DataType;
+use tfgraft::pb::attr_value::Value;
 use tfgraft::runtime::SessionConfig;
 use tfgraft::saved_model::SavedModel;
 use tfgraft::train::cache::{CacheOptions, FeatureCache};
@@ -30,15 +31,14 @@ struct Opened {
 
 impl Opened {
     fn new(name: &str) -> Self {
-        Self::at(common::fixture(name).path())
+        Self::of_model(&SavedModel::read(common::fixture(name).path()).unwrap())
     }
 
-    fn at(folder: &Path) -> Self {
-        let model = SavedModel::read(folder).unwrap();
+    fn of_model(model: &SavedModel) -> Self {
         let understood = understand(model.meta()).unwrap();
-        let variables = VariableValues::read(&model, &understood).unwrap();
-        let values = layer_values(&model, &variables, &understood.layers).unwrap();
-        let parts = Parts { model: &model, understood: &understood, variables: &variables, values: &values };
+        let variables = VariableValues::read(model, &understood).unwrap();
+        let values = layer_values(model, &variables, &understood.layers).unwrap();
+        let parts = Parts { model, understood: &understood, variables: &variables, values: &values };
         let network = open(parts, &SessionConfig::default()).unwrap();
         let masks = understood.layers.iter().position(|layer| layer.role == Role::Masks).unwrap();
         Self { network, values, masks }
@@ -175,4 +175,33 @@ fn outlines_decide_what_is_learned_and_without_them_columns_are_the_mean() {
     assert!(opened.of(&trained).kernel.iter().zip(&mean.kernel).all(close));
     assert_eq!(trained.statistics.rows[opened.masks], 0);
     assert!(trained.fits.last().unwrap().losses.is_empty());
+}
+
+#[test]
+fn where_boxes_cannot_be_fed_columns_are_the_mean_and_the_reason_is_told() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let mut model = SavedModel::read(common::fixture("tf1_masks/base").path()).unwrap();
+    let conv = understand(model.meta()).unwrap().located.bodies[0].masks[0].conv;
+    let graph = model.proto.meta_graphs[0].graph_def.as_mut().unwrap();
+    let features = std::mem::replace(&mut graph.node[conv].input[0], "tied".into());
+    // Masks that look at the number of detections too hang on more than the boxes.
+    let typed = |node, key: &str, dtype: DataType| with(node, key, Value::Type(dtype as i32));
+    let sum = typed(node("tied/sum", "Sum", &["num_detections", "tied/axes"]), "T", DataType::DtFloat);
+    let added = node("tied", "AddV2", &[features.as_str(), "tied/zero"]);
+    graph.node.extend([
+        typed(vector("tied/axes", &[0]), "dtype", DataType::DtInt32),
+        typed(sum, "Tidx", DataType::DtInt32),
+        typed(node("tied/zero", "ZerosLike", &["tied/sum"]), "T", DataType::DtFloat),
+        typed(added, "T", DataType::DtFloat),
+    ]);
+    let opened = Opened::of_model(&model);
+    let Masks::Mean(reason) = opened.network.masks() else { panic!("{:?}", opened.network.masks()) };
+    assert!(reason.contains("tied") && reason.contains("boxes"), "{reason}");
+    let (_a, few) = data(2, 0, triangle);
+    let trained = opened.train(&few, &["shape"]);
+    let (columns, mean) = (opened.of(&trained), opened.mean());
+    assert!(columns.kernel.iter().zip(&mean.kernel).all(|(a, b)| (a - b).abs() < 1e-5));
+    assert!(!trained.losses.is_empty() && trained.fits.last().unwrap().losses.is_empty());
 }

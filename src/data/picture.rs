@@ -24,6 +24,9 @@ pub const MAX_SIDE: u32 = 16_384;
 /// Most pixels accepted.
 pub const MAX_PIXELS: u64 = 100_000_000;
 
+/// Most runs of pixels that a mask may have.
+const MAX_RUNS: usize = 1 << 20;
+
 /// A decoded picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
@@ -92,12 +95,24 @@ impl Picture {
     }
 }
 
-/// The pixels of a picture that are not black.
-pub(super) fn mask(bytes: &[u8], name: &str) -> Result<Rle> {
+/// The pixels of a picture of this size that are not black.
+///
+/// A few bytes can hold a pattern of very many runs, of which no outline of an object is made: those are refused.
+pub(super) fn mask(bytes: &[u8], name: &str, (width, height): (u32, u32)) -> Result<Rle> {
     let decoder = open_decoder(bytes, name)?;
+    if decoder.dimensions() != (width, height) {
+        let (w, h) = decoder.dimensions();
+        return Err(Error::Data(format!("{name}: {w} x {h} pixels, its picture has {width} x {height}")));
+    }
     let grey = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(name, &e))?.into_luma8();
-    let (width, height) = grey.dimensions();
-    Ok(Rle::from_pixels(height, width, |row, column| grey.get_pixel(column, row).0[0] > 0))
+    let mask = Rle::from_pixels(height, width, |row, column| grey.get_pixel(column, row).0[0] > 0);
+    if mask.counts().len() > MAX_RUNS {
+        return Err(Error::Data(format!(
+            "{name}: {} runs of pixels, expected an outline",
+            mask.counts().len()
+        )));
+    }
+    Ok(mask)
 }
 
 /// Appends the bytes of a PNG file of these pixels, `height * width * 3` bytes.

@@ -160,7 +160,7 @@ fn read_example(
     let (width, height) = declared.filter(|(w, h)| *w > 0 && *h > 0).unwrap_or((info.width, info.height));
     let (w, h) = (f64::from(width), f64::from(height));
     let flag = |key: &str, index: usize| example.ints(key).get(index).is_some_and(|v| *v != 0);
-    let masks = read_masks(example, count, place, &mut out.problems);
+    let masks = read_masks(example, count, (info.width, info.height), place, &mut out.problems);
     let mut raw = Vec::with_capacity(count);
     let [xmins, ymins, xmaxs, ymaxs] = edges;
     for (index, (((xmin, ymin), xmax), ymax)) in xmins.iter().zip(ymins).zip(xmaxs).zip(ymaxs).enumerate() {
@@ -191,6 +191,7 @@ fn read_example(
 fn read_masks(
     example: &Example,
     count: usize,
+    size: (u32, u32),
     place: &str,
     problems: &mut Problems,
 ) -> Vec<Option<Segmentation>> {
@@ -202,7 +203,7 @@ fn read_masks(
         return Vec::new();
     }
     let read = |(number, bytes): (usize, &bytes::Bytes)| {
-        let mask = picture::mask(bytes, &format!("{place}, mask {}", number + 1));
+        let mask = picture::mask(bytes, &format!("{place}, mask {}", number + 1), size);
         mask.map_err(|error| problems.add(ProblemKind::UnusableMask, || error.to_string())).ok()
     };
     encoded.iter().enumerate().map(read).map(|mask| mask.map(Segmentation::Runs)).collect()

@@ -3,6 +3,8 @@
 //! Masks are computed of the boxes that were detected, behind the last suppression (faster_rcnn_meta_arch.py,
 //! `_predict_third_stage`): this branch has a cut of its own, and its boxes are cut from the same feature map again.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 
 use super::cut::{Flow, shape_of};
@@ -82,7 +84,7 @@ impl MaskBranch {
             let fetches: Vec<&str> = tensors.iter().map(|tensor| tensor.as_str()).collect();
             session.run(&[(input, probe)], &fetches, &[])
         };
-        let Some((boxes, boxes_shape)) = find_regions(&candidates, &shapes, &run)? else {
+        let Some((boxes, boxes_shape)) = find_regions(&candidates, &shapes, run)? else {
             return Err(not(
                 features,
                 "no one tensor of boxes, as fractions of the picture, was found that its crops are cut by"
@@ -191,8 +193,12 @@ impl MaskBranch {
         shape[axis] = fed;
         let of_mask = self.size.0 * self.size.1;
         let whole = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-        let which: Vec<i32> = (0..boxes.len()).map(whole).collect();
-        let places: Vec<i32> = pixels.iter().map(|(of, at)| whole(of * of_mask + at)).collect();
+        // Patches are made of the boxes that are asked about alone: those of a hundred are a gigabyte.
+        let asked: Vec<usize> =
+            pixels.iter().map(|pixel| pixel.0).collect::<BTreeSet<_>>().into_iter().collect();
+        let place = |&(of, at): &(usize, usize)| asked.partition_point(|&other| other < of) * of_mask + at;
+        let places: Vec<i32> = pixels.iter().map(|pixel| whole(place(pixel))).collect();
+        let which: Vec<i32> = asked.iter().map(|&number| whole(number)).collect();
         let values = AnyTensor::new(&shape, &values)?;
         let (which, places) =
             (AnyTensor::new(&[which.len()], &which)?, AnyTensor::new(&[places.len()], &places)?);
