@@ -5,6 +5,7 @@ mod common;
 
 use std::path::Path;
 
+use common::outlines::{outlined, triangle};
 use serde_json::Value;
 use tempfile::tempdir;
 use tfgraft::export::{VariableValues, layer_values};
@@ -73,6 +74,26 @@ fn two_stages_learn_scores_and_boxes_beside_old_columns() {
             assert!(new_columns(&new.kernel, width, *inner).iter().any(|w| *w != 0.0), "{name}");
         }
     }
+}
+
+#[test]
+fn masks_are_learned_from_outlines_alone() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let (data, plain, parent) = (tempdir().unwrap(), tempdir().unwrap(), tempdir().unwrap());
+    let model = common::fixture("tf2_masks/base");
+    let made = |labels: &Path, output: &str| -> Value {
+        let report = common::json(&mut command(model.path(), labels, &parent.path().join(output)));
+        report["training"].clone()
+    };
+    let training = made(&outlined(data.path(), 3, 0, triangle), "outlines");
+    assert_eq!(training["masks"], serde_json::json!({"objects": [3]}));
+    let fit = &training["fits"][2];
+    assert!(fit["loss_after"].as_f64().unwrap() < fit["loss_before"].as_f64().unwrap(), "{fit}");
+    let training = made(&common::squares(plain.path(), 3), "boxes");
+    assert_eq!(training["masks"], serde_json::json!({"objects": [0]}));
+    assert!(training["fits"][2]["loss_before"].is_null(), "{training}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::output;
 use super::runtime::RuntimeArgs;
 use crate::data::{Dataset, LabelMap, load};
 use crate::error::Error;
-use crate::head::{Role, understand};
+use crate::head::understand;
 use crate::policy;
 use crate::retrain::report::Validation;
 use crate::retrain::{Options, Plan, Report, retrain};
@@ -123,11 +123,6 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(lines.iter().try_for_each(|line| output::line(line))?);
     }
     lines.iter().for_each(|line| tracing::info!("{line}"));
-    if understood.layers.iter().any(|layer| layer.role == Role::Masks) {
-        tracing::warn!(
-            "masks are not learned from DATA: new classes get the mean of the old classes' mask columns"
-        );
-    }
     let strategy = match args.strategy {
         StrategyName::FrozenColumns => {
             Strategy::FrozenColumns(FitOptions { threads: args.runtime.threads, ..FitOptions::default() })

@@ -16,12 +16,16 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
+use super::rle::Rle;
 use crate::error::{Error, Result};
 
 /// Longest side accepted, pixels.
 pub const MAX_SIDE: u32 = 16_384;
 /// Most pixels accepted.
 pub const MAX_PIXELS: u64 = 100_000_000;
+
+/// Most runs of pixels that a mask may have.
+const MAX_RUNS: usize = 1 << 20;
 
 /// A decoded picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,14 +68,7 @@ impl Picture {
 
     /// Appends the bytes of a PNG file.
     pub fn png(&self, out: &mut Vec<u8>) -> image::ImageResult<()> {
-        image::write_buffer_with_format(
-            &mut Cursor::new(out),
-            &self.rgb,
-            self.width,
-            self.height,
-            image::ExtendedColorType::Rgb8,
-            ImageFormat::Png,
-        )
+        write_png(&self.rgb, self.width, self.height, out)
     }
 
     /// Writes the picture; the ending (`.png`, `.jpg`, `.jpeg`) chooses the format. JPEG quality is 92.
@@ -96,6 +93,32 @@ impl Picture {
         written.map_err(|e| Error::Data(format!("{}: cannot encode the picture: {e}", path.display())))?;
         std::fs::write(path, out).map_err(|e| Error::io(path, e))
     }
+}
+
+/// The pixels of a picture of this size that are not black.
+///
+/// A few bytes can hold a pattern of very many runs, of which no outline of an object is made: those are refused.
+pub(super) fn mask(bytes: &[u8], name: &str, (width, height): (u32, u32)) -> Result<Rle> {
+    let decoder = open_decoder(bytes, name)?;
+    if decoder.dimensions() != (width, height) {
+        let (w, h) = decoder.dimensions();
+        return Err(Error::Data(format!("{name}: {w} x {h} pixels, its picture has {width} x {height}")));
+    }
+    let grey = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(name, &e))?.into_luma8();
+    let mask = Rle::from_pixels(height, width, |row, column| grey.get_pixel(column, row).0[0] > 0);
+    if mask.counts().len() > MAX_RUNS {
+        return Err(Error::Data(format!(
+            "{name}: {} runs of pixels, expected an outline",
+            mask.counts().len()
+        )));
+    }
+    Ok(mask)
+}
+
+/// Appends the bytes of a PNG file of these pixels, `height * width * 3` bytes.
+pub(crate) fn write_png(rgb: &[u8], width: u32, height: u32, out: &mut Vec<u8>) -> image::ImageResult<()> {
+    let colours = image::ExtendedColorType::Rgb8;
+    image::write_buffer_with_format(&mut Cursor::new(out), rgb, width, height, colours, ImageFormat::Png)
 }
 
 /// Reads size and orientation from the header; `name` is the picture's name in errors.

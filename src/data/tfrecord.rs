@@ -9,8 +9,9 @@ use prost::Message;
 
 use super::dataset::{Dataset, ImageSource, RawObject, assemble};
 use super::picture;
-use super::problems::ProblemKind;
+use super::problems::{ProblemKind, Problems};
 use super::records::Records;
+use super::segmentation::Segmentation;
 use crate::error::{Error, Result};
 
 #[derive(Clone, PartialEq, Message)]
@@ -79,6 +80,15 @@ pub fn read_files(files: &[PathBuf]) -> Result<Dataset> {
     categories.sort();
     out.categories = categories.into_iter().map(|(_, name)| name).collect();
     Ok(out)
+}
+
+/// The bytes of an example with these strings of bytes by key.
+pub(crate) fn example(features: BTreeMap<&str, Vec<u8>>) -> Vec<u8> {
+    let feature = features.into_iter().map(|(key, value)| {
+        let kind = Some(Kind::Bytes(BytesList { value: vec![value.into()] }));
+        (key.to_owned(), Feature { kind })
+    });
+    Example { features: Some(Features { feature: feature.collect() }) }.encode_to_vec()
 }
 
 /// Reads `image/encoded` of the record whose frame starts at `offset`.
@@ -150,6 +160,7 @@ fn read_example(
     let (width, height) = declared.filter(|(w, h)| *w > 0 && *h > 0).unwrap_or((info.width, info.height));
     let (w, h) = (f64::from(width), f64::from(height));
     let flag = |key: &str, index: usize| example.ints(key).get(index).is_some_and(|v| *v != 0);
+    let masks = read_masks(example, count, (info.width, info.height), place, &mut out.problems);
     let mut raw = Vec::with_capacity(count);
     let [xmins, ymins, xmaxs, ymaxs] = edges;
     for (index, (((xmin, ymin), xmax), ymax)) in xmins.iter().zip(ymins).zip(xmaxs).zip(ymaxs).enumerate() {
@@ -166,13 +177,36 @@ fn read_example(
             crowd: flag("image/object/is_crowd", index) || flag("image/object/group_of", index),
             difficult: flag("image/object/difficult", index),
             area: example.floats("image/object/area").get(index).map(|v| f64::from(*v)),
-            mask: None,
+            mask: masks.get(index).and_then(Clone::clone),
             place: format!("object {}", index + 1),
         });
     }
     let image = assemble(source, info, Some((width, height)), raw, &mut out.problems);
     out.images.push(image);
     Ok(())
+}
+
+/// The masks of so many objects: pictures in which what is not black belongs to the object (tf_example_decoder.py,
+/// `_decode_png_instance_masks`).
+fn read_masks(
+    example: &Example,
+    count: usize,
+    size: (u32, u32),
+    place: &str,
+    problems: &mut Problems,
+) -> Vec<Option<Segmentation>> {
+    let encoded = example.bytes("image/object/mask");
+    if !encoded.is_empty() && encoded.len() != count {
+        problems.add(ProblemKind::UnusableMask, || {
+            format!("{place}: {} masks for {count} objects", encoded.len())
+        });
+        return Vec::new();
+    }
+    let read = |(number, bytes): (usize, &bytes::Bytes)| {
+        let mask = picture::mask(bytes, &format!("{place}, mask {}", number + 1), size);
+        mask.map_err(|error| problems.add(ProblemKind::UnusableMask, || error.to_string())).ok()
+    };
+    encoded.iter().enumerate().map(read).map(|mask| mask.map(Segmentation::Runs)).collect()
 }
 
 impl Example {
@@ -240,6 +274,31 @@ mod tests {
         assert_eq!(set.images[1].picture().unwrap().width, 40);
         std::fs::write(&path, frame(&example(30.0))).unwrap();
         assert!(read_files(&[path]).unwrap_err().to_string().contains("not pixels"));
+    }
+
+    #[test]
+    fn reads_masks_and_tells_of_damaged_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.record");
+        let mut png = Vec::new();
+        let half = image::GrayImage::from_fn(40, 20, |x, _| image::Luma([if x < 20 { 1 } else { 0 }]));
+        half.write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png).unwrap();
+        let with = |masks: Vec<Vec<u8>>| {
+            let mut example = Example::decode(&*example(0.5)).unwrap();
+            let value = masks.into_iter().map(Into::into).collect();
+            let kind = Some(Kind::Bytes(BytesList { value }));
+            example.features.as_mut().unwrap().feature.insert("image/object/mask".into(), Feature { kind });
+            std::fs::write(&path, frame(&example.encode_to_vec())).unwrap();
+            read_files(std::slice::from_ref(&path)).unwrap()
+        };
+        let set = with(vec![png.clone()]);
+        let mask = set.images[0].objects[0].mask.clone().unwrap().rasterise(20, 40).unwrap();
+        assert_eq!((mask.area(), mask.counts()), (400, &[0, 400, 400][..]));
+        assert!(set.problems.is_empty());
+        for masks in [vec![b"no picture".to_vec()], vec![png.clone(), png]] {
+            let set = with(masks);
+            assert!(set.images[0].objects[0].mask.is_none() && set.problems.to_string().contains("masks"));
+        }
     }
 
     #[test]

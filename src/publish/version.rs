@@ -14,6 +14,7 @@ use crate::detect::RunOptions;
 use crate::error::{Error, Result};
 use crate::export::Staging;
 use crate::policy;
+use crate::runtime::pictures::Form;
 use crate::saved_model::SavedModel;
 use crate::worker;
 
@@ -119,12 +120,12 @@ fn warm_up(
             warmup::MOST
         )));
     }
-    if !warmup::takes_pictures(info) {
+    let Some(form) = Form::of_input(info.dtype(), model.meta().graph_def.as_ref()) else {
         tracing::warn!("the model's input takes no pictures: it is published without warm-up requests");
         return Ok(0);
-    }
+    };
     let name = base.canonicalize().ok().and_then(|b| b.file_name().map(|n| n.to_string_lossy().into_owned()));
-    let bytes = warmup::requests(&name.unwrap_or_default(), alias, info, pictures)?;
+    let bytes = warmup::requests(&name.unwrap_or_default(), alias, form, pictures)?;
     warmup::write(staged, &bytes)?;
     manifest.files.insert(warmup::FILE.to_owned(), FileEntry::of(&staged.join(warmup::FILE))?);
     Ok(pictures.len())

@@ -9,9 +9,8 @@ use prost::Message;
 use crate::data::Picture;
 use crate::data::records::{Records, frame};
 use crate::error::{Error, Result};
-use crate::graph::tensor::shape_proto;
 use crate::pb;
-use crate::pb::DataType;
+use crate::runtime::pictures::Form;
 use crate::runtime::serving::SIGNATURE;
 
 /// Where a server looks for them in a version.
@@ -34,19 +33,8 @@ pub fn input<'m>(path: &Path, meta: &'m pb::MetaGraphDef) -> Result<(&'m str, &'
     }
 }
 
-/// Whether the input takes pictures; the other kind takes a tf.Example.
-pub fn takes_pictures(info: &pb::TensorInfo) -> bool {
-    let example = crate::graph::check::tensor_name(info).is_some_and(|name| name.contains("tf_example"));
-    matches!(info.dtype(), DataType::DtUint8 | DataType::DtFloat | DataType::DtString) && !example
-}
-
 /// The bytes of the file: one request a picture.
-pub fn requests(
-    model_name: &str,
-    alias: &str,
-    info: &pb::TensorInfo,
-    pictures: &[Picture],
-) -> Result<Vec<u8>> {
+pub fn requests(model_name: &str, alias: &str, form: Form, pictures: &[Picture]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     for picture in pictures {
         let request = pb::PredictRequest {
@@ -54,7 +42,7 @@ pub fn requests(
                 name: model_name.to_owned(),
                 signature_name: SIGNATURE.to_owned(),
             }),
-            inputs: [(alias.to_owned(), tensor(info.dtype(), picture)?)].into(),
+            inputs: [(alias.to_owned(), tensor(form, picture)?)].into(),
             output_filter: Vec::new(),
         };
         let log = pb::PredictionLog {
@@ -67,29 +55,8 @@ pub fn requests(
     Ok(out)
 }
 
-fn tensor(dtype: DataType, picture: &Picture) -> Result<pb::TensorProto> {
-    let Picture { width, height, rgb } = picture;
-    let pixels = [1, *height as usize, *width as usize, 3];
-    let proto = |shape: &[usize]| pb::TensorProto {
-        dtype: dtype.into(),
-        tensor_shape: Some(shape_proto(shape)),
-        ..pb::TensorProto::default()
-    };
-    Ok(match dtype {
-        DataType::DtUint8 => pb::TensorProto { tensor_content: rgb.clone().into(), ..proto(&pixels) },
-        DataType::DtFloat => {
-            let bytes: Vec<u8> = rgb.iter().flat_map(|&v| f32::from(v).to_le_bytes()).collect();
-            pb::TensorProto { tensor_content: bytes.into(), ..proto(&pixels) }
-        }
-        DataType::DtString => {
-            let mut png = Vec::new();
-            picture.png(&mut png).map_err(|e| Error::Data(format!("cannot encode a picture: {e}")))?;
-            pb::TensorProto { string_val: vec![png.into()], ..proto(&[1]) }
-        }
-        other => {
-            return Err(Error::Data(format!("the input takes {}, not pictures", other.as_str_name())));
-        }
-    })
+fn tensor(form: Form, picture: &Picture) -> Result<pb::TensorProto> {
+    form.message(&picture.rgb, picture.height as usize, picture.width as usize)
 }
 
 /// Reads a file's requests: the tensor that each gives to `alias`.
@@ -139,13 +106,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("requests");
         let picture = Picture { width: 2, height: 1, rgb: vec![1, 2, 3, 4, 5, 255] };
-        for dtype in [DataType::DtUint8, DataType::DtFloat, DataType::DtString] {
-            let info = pb::TensorInfo { dtype: dtype.into(), ..Default::default() };
+        for form in [Form::Bytes, Form::Float, Form::Encoded, Form::Example] {
             let pictures = [picture.clone(), picture.clone()];
-            let bytes = requests("m", "input_tensor", &info, &pictures).unwrap();
+            let bytes = requests("m", "input_tensor", form, &pictures).unwrap();
             std::fs::write(&file, &bytes).unwrap();
             let read_back = read(&file, "input_tensor").unwrap();
-            assert_eq!(read_back, [tensor(dtype, &picture).unwrap(), tensor(dtype, &picture).unwrap()]);
+            assert_eq!(read_back, [tensor(form, &picture).unwrap(), tensor(form, &picture).unwrap()]);
             assert!(read(&file, "inputs").unwrap_err().to_string().contains("inputs"));
             for cut in [1, 11, 30, bytes.len() / 2 + 1, bytes.len() - 1] {
                 std::fs::write(&file, &bytes[..cut]).unwrap();
@@ -160,9 +126,8 @@ mod tests {
     fn the_bytes_are_those_of_servings_own_messages() {
         // Python, tensorflow-serving-api 2.15.1: PredictionLog(predict_log=PredictLog(request=PredictRequest(model_spec=ModelSpec(name="m",
         // signature_name="serving_default"), inputs={"x": tf.make_tensor_proto(…uint8, shape [1, 1, 1, 3])})))
-        let info = pb::TensorInfo { dtype: DataType::DtUint8.into(), ..Default::default() };
         let picture = Picture { width: 1, height: 1, rgb: vec![7, 8, 9] };
-        let bytes = requests("m", "x", &info, &[picture]).unwrap();
+        let bytes = requests("m", "x", Form::Bytes, &[picture]).unwrap();
         let body = &bytes[12..bytes.len() - 4];
         let expected =
             b"\x32\x38\x0a\x36\x0a\x14\x0a\x01m\x1a\x0fserving_default\x12\x1e\x0a\x01x\x12\x19\x08\x04\

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::look::{Look, check_gate, of_classes};
 use super::page::{self, MapEvidence};
 use super::plan::Plan;
-use super::report::{Fit, GraphChanges, Report, Training, Validation, peak_memory};
+use super::report::{Fit, GraphChanges, MaskColumns, Report, Training, Validation, peak_memory};
 use crate::data::{Dataset, LabelMap, Picture};
 use crate::error::{Error, Result};
 use crate::eval::{Gate, Verdict};
@@ -24,7 +24,7 @@ use crate::saved_model::{Fingerprint, SavedModel};
 use crate::train::cache::CacheOptions;
 use crate::train::network::{self, Parts, check_trainable};
 use crate::train::shards::{Keep, key};
-use crate::train::{Classes, Fitted, Frozen, Phase, Strategy, TrainOptions, Trained, train};
+use crate::train::{Classes, Fitted, Frozen, Masks, Phase, Strategy, TrainOptions, Trained, train};
 
 /// Everything a retraining is told.
 #[derive(Debug, Clone)]
@@ -114,6 +114,7 @@ pub fn retrain(
         Parts { model: &graft.model, understood: &graft.understood, variables: &variables, values: &old };
     let network = network::open(parts, &session)?;
     drop(variables);
+    let masks = mask_columns(network.masks(), data, plan);
     clock.lap("open network");
     let background = graft.understood.located.background;
     // Which kept rows belong to incomplete pictures is known only to the run that showed them.
@@ -158,7 +159,7 @@ pub fn retrain(
         plan: plan.clone(),
         options: options.given.clone(),
         data_problems: data.problems.clone(),
-        training: training(&trained, options, &graft, maps, plan.new.len()),
+        training: Training { masks, ..training(&trained, options, &graft, maps, plan.new.len()) },
         proof,
         old_scores,
         weights,
@@ -308,8 +309,33 @@ fn training(
         maps,
         losses: trained.losses.clone(),
         fits: trained.fits.iter().map(fit_summary).collect(),
+        masks: None,
         cache_bytes: [s.memory_bytes, s.disk_bytes],
     }
+}
+
+/// What masks can be learned from; tells where they cannot.
+fn mask_columns(masks: Masks<'_>, data: &Dataset, plan: &Plan) -> Option<MaskColumns> {
+    let objects = data.images.iter().flat_map(|image| &image.objects);
+    let objects: Vec<_> = objects.filter(|object| object.mask.is_some() && !object.crowd).collect();
+    let of = |name: &str| objects.iter().filter(|object| object.class == name).count();
+    let counts: Vec<usize> = plan.new.iter().map(|class| of(&class.name)).collect();
+    let not_learned = match masks {
+        Masks::None => return None,
+        Masks::Learned => None,
+        Masks::Mean(reason) => Some(reason.to_owned()),
+    };
+    if let Some(reason) = &not_learned {
+        tracing::warn!("new columns of masks are the mean of the old ones: {reason}");
+    }
+    for (class, _) in plan.new.iter().zip(&counts).filter(|(_, count)| **count == 0 && not_learned.is_none())
+    {
+        tracing::warn!(
+            "DATA has no mask of {}: its column of masks is the mean of the old ones; give COCO segmentations",
+            class.name
+        );
+    }
+    Some(MaskColumns { objects: counts, not_learned })
 }
 
 fn fit_summary(fitted: &Fitted) -> Fit {

@@ -89,8 +89,21 @@ pub struct Training {
     pub losses: Vec<f64>,
     /// What was fitted, one entry for layers that were fitted together.
     pub fits: Vec<Fit>,
+    /// How columns of masks came about, where the model has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masks: Option<MaskColumns>,
     /// Bytes of features in memory and on disk.
     pub cache_bytes: [u64; 2],
+}
+
+/// What the new columns of masks are.
+#[derive(Debug, Clone, Serialize)]
+pub struct MaskColumns {
+    /// Objects of each new class whose masks the data has. The column of a class without any is the mean of the old ones.
+    pub objects: Vec<usize>,
+    /// Why nothing was learned from them, and all columns are the mean of the old ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_learned: Option<String>,
 }
 
 /// One fit.

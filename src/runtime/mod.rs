@@ -8,6 +8,7 @@
 pub mod bundle;
 pub mod gradients;
 pub mod library;
+pub mod pictures;
 mod places;
 pub mod serving;
 pub mod session;

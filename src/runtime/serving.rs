@@ -6,9 +6,10 @@ use std::path::Path;
 use prost::Message;
 use tensorflow::{Graph, SavedModelBundle};
 
+use super::pictures::{Form, Ops};
 use super::{AnyTensor, GraphSession, SessionConfig, failed, library};
 use crate::error::{Error, Result};
-use crate::graph::nodes::{constant, graph, integers, node};
+use crate::graph::nodes::{constant, graph};
 use crate::pb::{DataType, MetaGraphDef, SignatureDef, TensorInfo, TensorProto, tensor_info};
 
 /// The tag of the graph that serves.
@@ -31,16 +32,17 @@ pub struct TensorInfoLite {
 #[derive(Debug)]
 pub struct ServingModel {
     session: GraphSession,
-    /// Makes an encoded picture for models that take one.
-    encoder: Option<GraphSession>,
+    form: Form,
     input: TensorInfoLite,
     outputs: BTreeMap<String, TensorInfoLite>,
 }
 
-/// `tensorflow.MetaGraphDef`, the field read here: the loader returns the whole message, with all weights of a frozen
+/// `tensorflow.MetaGraphDef`, the fields read here: the loader returns the whole message, with all weights of a frozen
 /// model, and only this is wanted.
 #[derive(Message)]
 struct Signatures {
+    #[prost(message, optional, tag = "2")]
+    graph_def: Option<Ops>,
     #[prost(btree_map = "string, message", tag = "5")]
     signature_def: BTreeMap<String, SignatureDef>,
 }
@@ -56,15 +58,17 @@ impl ServingModel {
         // Deprecated in favour of the crate's own decoded form, which lacks what this crate's messages have.
         #[allow(deprecated)]
         let meta = bundle.meta_graph_def;
-        let meta = Signatures::decode(meta.as_slice()).map_err(|error| failed(folder.display(), error))?;
-        let (input, outputs) = signature(folder, meta)?;
-        Self::assemble(GraphSession::from_parts(graph, bundle.session), input, outputs)
+        let mut meta =
+            Signatures::decode(meta.as_slice()).map_err(|error| failed(folder.display(), error))?;
+        let ops = meta.graph_def.take().unwrap_or_default();
+        let (input, outputs) = signature(folder, meta.signature_def)?;
+        Self::assemble(GraphSession::from_parts(graph, bundle.session), &ops, input, outputs)
             .map_err(|error| failed(folder.display(), error))
     }
 
     /// A model without variables, from its messages; `path` names it in errors.
     pub fn from_meta(path: &Path, meta: &MetaGraphDef, config: &SessionConfig) -> Result<Self> {
-        let (input, outputs) = signature(path, Signatures { signature_def: meta.signature_def.clone() })?;
+        let (input, outputs) = signature(path, meta.signature_def.clone())?;
         let graph = meta.graph_def.as_ref().map(Message::encode_to_vec).unwrap_or_default();
         Self::from_graph(&graph, input, outputs, config).map_err(|error| failed(path.display(), error))
     }
@@ -76,26 +80,23 @@ impl ServingModel {
         outputs: BTreeMap<String, TensorInfoLite>,
         config: &SessionConfig,
     ) -> Result<Self> {
-        Self::assemble(GraphSession::new(graph_def, config)?, input, outputs)
+        Self::assemble(GraphSession::new(graph_def, config)?, &Ops::read(graph_def)?, input, outputs)
     }
 
     fn assemble(
         session: GraphSession,
+        ops: &Ops,
         input: TensorInfoLite,
         outputs: BTreeMap<String, TensorInfoLite>,
     ) -> Result<Self> {
-        let encoder = match input.dtype {
-            DataType::DtUint8 | DataType::DtFloat => None,
-            DataType::DtString if !input.name.contains("tf_example") => Some(encoder()?),
-            other => {
-                let (name, other) = (&input.name, other.as_str_name());
-                return Err(Error::Data(format!(
-                    "input {name} takes {other}, expected pictures as uint8, float or encoded in a string: export the \
-                     model with --input_type image_tensor"
-                )));
-            }
+        let Some(form) = Form::of(input.dtype, ops) else {
+            let (name, other) = (&input.name, input.dtype.as_str_name());
+            return Err(Error::Data(format!(
+                "input {name} takes {other}, expected pictures as uint8, float or strings: export the model with \
+                 --input_type image_tensor"
+            )));
         };
-        Ok(Self { session, encoder, input, outputs })
+        Ok(Self { session, form, input, outputs })
     }
 
     /// The input of the serving signature.
@@ -127,19 +128,7 @@ impl ServingModel {
 
     /// A picture in the form that the input takes, with the axis of the batch.
     pub fn picture(&self, rgb: &[u8], height: usize, width: usize) -> Result<AnyTensor> {
-        let shape = [1, height, width, 3];
-        match (&self.encoder, self.input.dtype) {
-            (Some(encoder), _) => {
-                let pixels = AnyTensor::new(&shape[1..], rgb)?;
-                let mut encoded = encoder.run(&[("pixels", &pixels)], &["encoded"], &[])?;
-                encoded.pop().ok_or_else(|| failed("encoding a picture", "nothing came out"))
-            }
-            (None, DataType::DtFloat) => {
-                let values: Vec<f32> = rgb.iter().map(|&value| f32::from(value)).collect();
-                AnyTensor::new(&shape, &values)
-            }
-            (None, _) => AnyTensor::new(&shape, rgb),
-        }
+        self.form.tensor(rgb, height, width)
     }
 }
 
@@ -153,11 +142,11 @@ pub fn tensor(message: &TensorProto) -> Result<AnyTensor> {
 /// The one input and the outputs of the serving signature.
 fn signature(
     folder: &Path,
-    mut meta: Signatures,
+    mut signatures: BTreeMap<String, SignatureDef>,
 ) -> Result<(TensorInfoLite, BTreeMap<String, TensorInfoLite>)> {
     let refuse = |reason: String| Error::NotAModel { path: folder.to_owned(), reason };
-    let Some(signature) = meta.signature_def.remove(SIGNATURE) else {
-        let names: Vec<_> = meta.signature_def.keys().map(String::as_str).collect();
+    let Some(signature) = signatures.remove(SIGNATURE) else {
+        let names: Vec<_> = signatures.keys().map(String::as_str).collect();
         return Err(refuse(format!("it has no signature {SIGNATURE}, only [{}]", names.join(", "))));
     };
     let lite = |(key, info): (&String, &TensorInfo)| {
@@ -182,24 +171,11 @@ fn lite(info: &TensorInfo) -> Option<TensorInfoLite> {
     Some(TensorInfoLite { name: name.clone(), dtype: DataType::try_from(info.dtype).ok()?, shape })
 }
 
-/// Turns pixels into the bytes of a PNG file inside TensorFlow: the crate `tensorflow` cannot be given such bytes.
-fn encoder() -> Result<GraphSession> {
-    let nodes = vec![
-        node::<&str>("pixels", "Placeholder", &[]).dtype("dtype", DataType::DtUint8).build(),
-        node("png", "EncodePng", &["pixels"]).dtype("T", DataType::DtUint8).build(),
-        integers("batch", &[1], &[1]),
-        node("encoded", "Reshape", &["png", "batch"])
-            .dtype("T", DataType::DtString)
-            .dtype("Tshape", DataType::DtInt32)
-            .build(),
-    ];
-    GraphSession::new(&graph(nodes), &SessionConfig { threads: None, optimize: false })
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing;
     use super::*;
+    use crate::graph::nodes::{integers, node};
 
     const CONFIG: SessionConfig = SessionConfig { threads: None, optimize: false };
 

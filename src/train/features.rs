@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
+use super::outlines::{Outline, Outlines};
 use super::render::{canvas, content_size, render};
 use super::shape::{Geometry, Input};
 use super::targets::Truth;
 use super::views::{self, View};
-use crate::data::{Dataset, LabelledImage};
+use crate::data::{Dataset, LabelledImage, Object};
 use crate::error::{Error, Result};
 
 /// Views that wait rendered while the network runs: enough to even out slow pictures.
@@ -27,6 +28,8 @@ pub struct Showing<'a> {
     pub views: usize,
     /// Seed of the views.
     pub seed: u64,
+    /// Whether the outlines of new objects are of use.
+    pub outlines: bool,
 }
 
 /// One view, rendered.
@@ -38,6 +41,8 @@ pub struct Seen {
     pub of_picture: usize,
     /// The objects in it.
     pub truths: Vec<Truth>,
+    /// Their outlines.
+    pub outlines: Outlines,
     /// The classes, by number, of which its picture may show objects that are not labelled.
     pub open: Arc<[usize]>,
     /// Its pixels, `height · width · 3` bytes.
@@ -66,8 +71,18 @@ impl Showing<'_> {
         open.map(|(_, class)| *class).collect()
     }
 
+    /// By number of the picture's truths.
+    fn outlines(&self, image: &LabelledImage) -> Vec<Option<Arc<Outline>>> {
+        let outline = |object: &Object| {
+            let class = *self.classes.get(object.class.as_str())?;
+            let wanted = self.outlines && class >= self.first_new && !object.crowd;
+            Some(wanted.then(|| Outline::of(object, image)).flatten().map(Arc::new))
+        };
+        image.objects.iter().filter_map(outline).collect()
+    }
+
     fn truths(&self, image: &LabelledImage, view: &View, content: (f64, f64)) -> Vec<Truth> {
-        let truth = |object: &crate::data::Object| {
+        let truth = |object: &Object| {
             let &class = self.classes.get(object.class.as_str())?;
             let (bbox, visible) = view.place(&object.bbox, content);
             Some(Truth { class, bbox, visible, crowd: object.crowd })
@@ -99,6 +114,7 @@ impl Showing<'_> {
             let part = |filled: usize, whole: usize| filled as f64 / whole.max(1) as f64;
             let content = (part(filled.0, size.0), part(filled.1, size.1));
             let open = self.open(image);
+            let outlines = self.outlines(image);
             for view in &plan {
                 if number < first {
                     number += 1;
@@ -107,7 +123,9 @@ impl Showing<'_> {
                 let rgb = render(&picture, view, of_network, geometry);
                 let truths = self.truths(image, view, content);
                 let of_picture = plan.len();
-                let seen = Seen { number, of_picture, truths, open: Arc::clone(&open), rgb, size };
+                let outlines = Outlines { of: outlines.clone(), view: *view, content };
+                let open = Arc::clone(&open);
+                let seen = Seen { number, of_picture, truths, outlines, open, rgb, size };
                 if to.send(Ok(seen)).is_err() {
                     return;
                 }

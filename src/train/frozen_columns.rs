@@ -52,6 +52,10 @@ impl Default for FitOptions {
 /// units: a few boxes can correct a systematic error of the frozen regression, and not learn noise.
 const BOX_SPREAD: f64 = 0.3;
 
+/// Standard deviation that the prior gives to what a new column of masks adds to the mean of the old ones, as a logit: all
+/// classes' masks outline what a region shows, and one picture's outline should not undo that.
+const MASK_SPREAD: f64 = 1.0;
+
 impl FitOptions {
     /// The options for a task, these being those for the scores of a single-stage model.
     ///
@@ -60,13 +64,18 @@ impl FitOptions {
     pub fn for_task(&self, task: &Task) -> Self {
         let plain = Self { loss: task.loss, positive_weight: 1.0, calibration: 1.0, ..*self };
         let depth = task.sizes.iter().map(|size| size.depth).max().unwrap_or(1) as f64;
-        let precision = 1.0 / (BOX_SPREAD * BOX_SPREAD);
-        let penalties =
-            Penalties { columns: depth * precision, share: 0.0, biases: precision, ..self.penalties };
+        let within = |spread: f64, penalties: Penalties| {
+            let precision = 1.0 / (spread * spread);
+            Penalties { columns: depth * precision, biases: precision, ..penalties }
+        };
         match (task.role, task.loss) {
-            (Role::Boxes, _) => Self { penalties, ..plain },
+            (Role::Boxes, _) => {
+                let penalties = within(BOX_SPREAD, Penalties { share: 0.0, ..self.penalties });
+                Self { penalties, ..plain }
+            }
+            (Role::Masks, _) => Self { penalties: within(MASK_SPREAD, self.penalties), ..plain },
             (Role::Scores, Loss::Sigmoid) => *self,
-            (Role::Scores | Role::Masks, _) => plain,
+            (Role::Scores, _) => plain,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`features`] goes over the pictures, [`views`] and [`render`] choose and draw parts of them. A [`network`] of one of
 //! three kinds is run on each and turned into rows of features, targets and weights: `anchors` with [`targets`] for single
-//! stages, [`rois`] for regions of two stages, [`gaussian`] for the cells of a heatmap. [`task`] says what rows there are,
+//! stages, [`rois`] for regions of two stages, `mask_rows` with `outlines` for the pixels of their masks, [`gaussian`] for the cells of a heatmap. [`task`] says what rows there are,
 //! [`cache`] keeps them, [`shards`] for a run that goes on where another was killed. Then a strategy makes columns:
 //! [`frozen_columns`] by convex fits over [`kept`] rows ([`parameters`], [`objective`], [`lbfgs`]; in rounds for
 //! [`incomplete`] labels), [`copy_back`] by gradient descent from random weights. Neither touches an old weight.
@@ -17,8 +17,10 @@ pub mod incomplete;
 pub mod kept;
 pub mod lbfgs;
 pub mod loss;
+mod mask_rows;
 pub mod network;
 pub mod objective;
+mod outlines;
 pub mod parameters;
 pub mod render;
 pub mod rois;
@@ -29,6 +31,7 @@ pub mod targets;
 pub mod task;
 pub mod views;
 
+pub use mask_rows::Masks;
 pub use run::{Classes, Fitted, Phase, Statistics, Strategy, TrainOptions, Trained, train};
 pub use shape::{Backbone, Geometry, Input, Level, NetworkShape, ViewFeatures};
 pub use task::Frozen;

@@ -1,6 +1,7 @@
 //! Rows of networks with two stages: which regions are shown to the second stage, what they should be, how much each counts.
 
 use super::features::Seen;
+use super::mask_rows::{self, Masks};
 use super::network::TwoStage;
 use super::shape::{Input, LayerSize};
 use super::targets::Truth;
@@ -116,7 +117,6 @@ impl Frozen for TwoStage {
 
     fn tasks(&self, background: bool) -> Result<Vec<Task>> {
         let layers = self.layers.iter().map(|layer| (layer.role, layer.layer, layer.depth));
-        // No rows are kept for masks: their columns become the mean of the old ones, which outlines what a region shows.
         let masks = self.masks.iter().map(|&(layer, depth)| (Role::Masks, layer, depth));
         let task = |(role, layer, depth): (Role, usize, usize)| {
             let (loss, anchors) = match role {
@@ -128,6 +128,14 @@ impl Frozen for TwoStage {
             Task { role, loss, layers: vec![layer], sizes: vec![LayerSize { depth, anchors }], background }
         };
         Ok(layers.chain(masks).map(task).collect())
+    }
+
+    fn masks(&self) -> Masks<'_> {
+        match &self.mask_branch {
+            None => Masks::None,
+            Some(Ok(_)) => Masks::Learned,
+            Some(Err(reason)) => Masks::Mean(reason),
+        }
     }
 
     fn keep(&self, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()> {
@@ -177,7 +185,13 @@ impl Frozen for TwoStage {
                 }
             }
         }
-        Ok(())
+        match &self.mask_branch {
+            Some(Ok(branch)) => {
+                let fit = (self.layers.len(), classes);
+                mask_rows::keep(self, branch, &proposals, seen, fit, rows)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::copy_back::{self, DescentOptions, Examples, descend};
 use super::features::Showing;
 use super::frozen_columns::{FitOptions, fit};
 use super::kept::{KeptRows, OpenRows};
+use super::mask_rows::Masks;
 use super::parameters::old_columns;
 use super::shape::Backbone;
 use super::task::{Frozen, Map, RowSink, Task, first_layer};
@@ -182,7 +183,14 @@ pub fn train(
     let run = Run {
         network,
         maps,
-        showing: Showing { dataset, classes: BTreeMap::new(), first_new: 0, views, seed: options.seed },
+        showing: Showing {
+            dataset,
+            classes: BTreeMap::new(),
+            first_new: 0,
+            views,
+            seed: options.seed,
+            outlines: network.masks() == Masks::Learned,
+        },
         old,
         background,
         cache: &options.cache,

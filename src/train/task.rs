@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::cache::FeatureCache;
 use super::features::Seen;
 use super::kept::OpenRows;
+use super::mask_rows::Masks;
 use super::shape::{Backbone, Input, LayerSize};
 use crate::error::{Error, Result};
 use crate::head::LayerValues;
@@ -173,6 +174,11 @@ pub trait Frozen {
 
     /// Runs a view and keeps rows of it for `classes` new classes.
     fn keep(&self, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()>;
+
+    /// Whether masks are learned.
+    fn masks(&self) -> Masks<'_> {
+        Masks::None
+    }
 
     /// Itself, where it has one answer for each anchor.
     fn single_stage(&self) -> Option<&dyn Backbone> {

@@ -6,10 +6,12 @@
 //! | `single_stage.rs` | features of maps, decoded boxes, anchors |
 //! | `cut.rs` | where a flat graph can be fed with other regions of the picture |
 //! | `two_stage.rs` | proposals, and features of any regions |
+//! | `masks.rs` | what the layer of masks sees of the pixels of any boxes |
 //! | `heatmap.rs` | features of the cells of a heatmap |
 
 mod cut;
 mod heatmap;
+mod masks;
 mod picture;
 mod single_stage;
 mod two_stage;
@@ -27,16 +29,21 @@ use crate::head::locate::{Activation, Body, Head, Kind, Role};
 use crate::head::{LayerValues, Understood};
 use crate::pb;
 use crate::pb::attr_value::{ListValue, Value};
+use crate::runtime::pictures::Form;
 use crate::runtime::{AnyTensor, SessionConfig};
 use crate::saved_model::SavedModel;
 
 pub use heatmap::Heatmap;
+pub(in crate::train) use masks::MaskBranch;
 use picture::Feed;
 pub use single_stage::SingleStage;
+pub(in crate::train) use two_stage::Proposals;
 pub use two_stage::TwoStage;
 
 /// How far our product of features and weights may be from the graph's own logits.
 const LOGIT_TOLERANCE: f32 = 1e-3;
+/// How far feeding a network what it computed itself may change its answer.
+const FED_TOLERANCE: f32 = 1e-3;
 
 /// What a network is opened from.
 #[derive(Debug, Clone, Copy)]
@@ -128,27 +135,21 @@ fn ends(head: &Head) -> [(usize, Source); 2] {
     [(head.scope, head.features), (head.scope, Source::Node { node: head.bias, out: 0 })]
 }
 
-/// The serving input, which must take pixels.
+/// The serving input.
 fn image_input(model: &SavedModel) -> Result<Feed> {
     let signature = model.meta().signature_def.get("serving_default");
     let inputs: Vec<_> = signature.iter().flat_map(|s| &s.inputs).collect();
     let &[(alias, info)] = &inputs[..] else {
         return Err(not("serving_default", format!("expected one input, found {}", inputs.len())));
     };
-    let float = match info.dtype() {
-        pb::DataType::DtUint8 => false,
-        pb::DataType::DtFloat => true,
-        other => {
-            return Err(not(
-                alias,
-                format!(
-                    "training feeds pixels and this input takes {}; use an export with an image_tensor input",
-                    other.as_str_name()
-                ),
-            ));
-        }
-    };
-    Ok(Feed { name: tensor_name(info).unwrap_or_default().to_owned(), float })
+    let form = Form::of_input(info.dtype(), model.meta().graph_def.as_ref()).ok_or_else(|| {
+        let reason = "training feeds pictures and this input takes";
+        not(
+            alias,
+            format!("{reason} {}; use an export with an image_tensor input", info.dtype().as_str_name()),
+        )
+    })?;
+    Ok(Feed { name: tensor_name(info).unwrap_or_default().to_owned(), form })
 }
 
 fn serving_outputs(model: &SavedModel, view: &GraphView<'_>) -> Vec<Source> {
@@ -265,6 +266,12 @@ fn check_logits(
         }
     }
     Ok(())
+}
+
+/// Whether an answer to fed values is another than the network's own.
+fn differs(own: f32, fed: f32) -> bool {
+    let difference = (own - fed).abs();
+    difference.is_nan() || difference > FED_TOLERANCE * own.abs().max(1.0)
 }
 
 fn not(tensor: &str, reason: String) -> Error {

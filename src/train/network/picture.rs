@@ -6,6 +6,7 @@ use super::super::shape::{Geometry, Input};
 use super::not;
 use crate::error::Result;
 use crate::pb;
+use crate::runtime::pictures::Form;
 use crate::runtime::{AnyTensor, GraphSession};
 
 /// The tensor that takes pictures.
@@ -13,19 +14,14 @@ use crate::runtime::{AnyTensor, GraphSession};
 pub(super) struct Feed {
     /// Its name.
     pub name: String,
-    /// Whether it takes float32 instead of bytes.
-    pub float: bool,
+    /// The form in which it takes them.
+    pub form: Form,
 }
 
 impl Feed {
     /// A picture, `height · width · 3` bytes, as the input takes it.
     pub fn tensor(&self, rgb: &[u8], height: usize, width: usize) -> Result<AnyTensor> {
-        let shape = [1, height, width, 3];
-        if self.float {
-            let values: Vec<f32> = rgb.iter().map(|&v| f32::from(v)).collect();
-            return AnyTensor::new(&shape, &values);
-        }
-        AnyTensor::new(&shape, rgb)
+        self.form.tensor(rgb, height, width)
     }
 
     /// A picture with structure, for shapes and checks.

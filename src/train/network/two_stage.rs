@@ -8,17 +8,15 @@ use prost::Message;
 
 use super::super::shape::Input;
 use super::cut::{Flow, shape_of};
+use super::masks::MaskBranch;
 use super::picture::{Feed, geometry, resized_picture};
-use super::{Parts, Serving, boxes_of, check_logits, depth, ends, not};
+use super::{Parts, Serving, boxes_of, check_logits, depth, differs, ends, not};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::graph::Source;
 use crate::head::locate::{Head, Role};
 use crate::pb;
 use crate::runtime::{AnyTensor, GraphSession, SessionConfig};
-
-/// How far fed proposals may change the network's own answer.
-const FED_TOLERANCE: f32 = 1e-3;
 
 /// The frozen part of a two-stage model in a session.
 #[derive(Debug)]
@@ -34,8 +32,10 @@ pub struct TwoStage {
     given: Vec<String>,
     /// The layers of the second stage, scores first.
     pub(in crate::train) layers: Vec<StageLayer>,
-    /// The layers of masks, whose columns are not fitted.
+    /// The layers of masks, and the numbers that they see of a pixel.
     pub(in crate::train) masks: Vec<(usize, usize)>,
+    /// How masks are learned, or why they are not; none where the model has no masks of each class's own.
+    pub(in crate::train) mask_branch: Option<std::result::Result<MaskBranch, String>>,
 }
 
 /// A class layer behind crops.
@@ -56,6 +56,8 @@ pub(in crate::train) struct Proposals {
     /// The network's proposals, best first, as fractions of its input. Where there are too few the rest are empty.
     pub boxes: Vec<BoxYxyx>,
     given: Vec<AnyTensor>,
+    /// What the branch of masks needs.
+    given_to_masks: Vec<AnyTensor>,
 }
 
 impl TwoStage {
@@ -71,8 +73,10 @@ impl TwoStage {
             .into_iter()
             .chain(one(&serving, &body.class_boxes, Role::Boxes)?)
             .collect();
-        let targets: Vec<(usize, Source)> = heads.iter().flat_map(|(head, _)| ends(head)).collect();
-        let flat = serving.flatten(&targets)?;
+        let mut targets: Vec<(usize, Source)> = heads.iter().flat_map(|(head, _)| ends(head)).collect();
+        let own = targets.len();
+        targets.extend(body.masks.iter().flat_map(ends));
+        let mut flat = serving.flatten(&targets).or_else(|_| serving.flatten(&targets[..own]))?;
         let resized = resized_picture(&flat.graph, &flat.targets[..1])?;
         let flow = Flow::new(&flat.graph);
 
@@ -95,7 +99,7 @@ impl TwoStage {
             ));
         };
         drop(quick);
-        let targets: Vec<&str> = flat.targets.iter().map(String::as_str).collect();
+        let targets: Vec<&str> = flat.targets.iter().take(own).map(String::as_str).collect();
         let given = flow.given(&targets, &regions, &serving.feed.name)?;
         let mut layers = Vec::new();
         for ((head, role), ends) in heads.iter().zip(flat.targets.chunks_exact(2)) {
@@ -109,10 +113,29 @@ impl TwoStage {
         }
         let mask = |head: &Head| Ok((serving.layer(head)?, usize::try_from(depth(head)).unwrap_or(0)));
         let masks = body.masks.iter().map(mask).collect::<Result<_>>()?;
+        let of_masks: Vec<&str> = flat.targets.iter().skip(own).map(String::as_str).collect();
+        let mask_branch = match (&body.masks[..], &of_masks[..]) {
+            ([], _) => None,
+            ([head], &[x, z]) => {
+                Some(MaskBranch::find(&serving, &mut flat.graph, head, [x, z], &probe, config))
+            }
+            ([head, others @ ..], _) => {
+                let tensor = &serving.view.node(head.scope, head.bias).name;
+                Some(Err(not(tensor, format!("it cannot be reached alone, beside {} others", others.len()))))
+            }
+        };
+        let mask_branch = mask_branch.map(|found| found.map_err(|error| error.to_string()));
         let session = GraphSession::new(&flat.graph.encode_to_vec(), config)?;
         let feed = serving.feed.clone();
-        let network = Self { session, feed, input, regions, regions_shape, given, layers, masks };
+        let mut network =
+            Self { session, feed, input, regions, regions_shape, given, layers, masks, mask_branch };
         network.check(&probe, parts)?;
+        // Masks that cannot be learned are no reason to refuse scores and boxes.
+        if let Some(Ok(branch)) = &mut network.mask_branch
+            && let Err(error) = branch.check(&network.session, (&network.feed.name, &probe), parts)
+        {
+            network.mask_branch = Some(Err(error.to_string()));
+        }
         Ok(network)
     }
 
@@ -127,8 +150,9 @@ impl TwoStage {
     }
 
     fn propose_for(&self, picture: &AnyTensor) -> Result<Proposals> {
+        let of_masks = self.mask_branch.iter().flatten().flat_map(|branch| &branch.given);
         let names: Vec<&str> =
-            std::iter::once(&self.regions).chain(&self.given).map(String::as_str).collect();
+            std::iter::once(&self.regions).chain(&self.given).chain(of_masks).map(String::as_str).collect();
         let mut found = self.session.run(&[(&self.feed.name, picture)], &names, &[])?.into_iter();
         let boxes = found.next().map_or_else(|| Ok(Vec::new()), |boxes| boxes_of(&boxes))?;
         if let Some(bad) =
@@ -139,7 +163,8 @@ impl TwoStage {
                 format!("a proposal is {bad:?}, expected fractions of the picture"),
             ));
         }
-        Ok(Proposals { boxes, given: found.collect() })
+        let given = found.by_ref().take(self.given.len()).collect();
+        Ok(Proposals { boxes, given, given_to_masks: found.collect() })
     }
 
     /// The second step: of each layer the features and logits of these regions, as many as were proposed.
@@ -172,6 +197,17 @@ impl TwoStage {
         Ok(pairs)
     }
 
+    /// What the layer of masks reads of pixels of these boxes' masks, see [`MaskBranch::look`].
+    pub(in crate::train) fn look_at_pixels(
+        &self,
+        branch: &MaskBranch,
+        proposals: &Proposals,
+        boxes: &[BoxYxyx],
+        pixels: &[(usize, usize)],
+    ) -> Result<AnyTensor> {
+        branch.look(&self.session, &proposals.given_to_masks, boxes, pixels)
+    }
+
     /// Fed its own proposals the network must answer as it does by itself, and as features and old weights do.
     fn check(&self, picture: &AnyTensor, parts: Parts<'_>) -> Result<()> {
         let proposals = self.propose_for(picture)?;
@@ -180,11 +216,8 @@ impl TwoStage {
         let fed = self.look(&proposals, &proposals.boxes)?;
         for (layer, (own, [features, logits])) in self.layers.iter().zip(own.iter().zip(&fed)) {
             check_logits(features, logits, &parts.values[layer.layer], layer.depth, &layer.logits)?;
-            let off = |(a, b): (&f32, &f32)| {
-                let difference = (a - b).abs();
-                difference.is_nan() || difference > FED_TOLERANCE * a.abs().max(1.0)
-            };
-            if own.len() != logits.len() || own.f32()?.iter().zip(logits.f32()?).any(off) {
+            let mut both = own.f32()?.iter().zip(logits.f32()?);
+            if own.len() != logits.len() || both.any(|(a, b)| differs(*a, *b)) {
                 return Err(not(
                     &layer.logits,
                     "fed its own proposals, the network answers otherwise".into(),
@@ -197,7 +230,7 @@ impl TwoStage {
 
 /// The nearest to the layers of all tensors that could be the regions: [1, regions, 4] or [regions, 4], and fractions of
 /// the picture. Whatever is done to proposals before is done to the regions that are fed, too.
-fn find_regions(
+pub(super) fn find_regions(
     candidates: &[String],
     shapes: &[String],
     run: impl Fn(&[&String]) -> Result<Vec<AnyTensor>>,
