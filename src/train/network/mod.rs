@@ -5,12 +5,18 @@
 //! | `picture.rs` | how pictures come to the network: size, geometry, feeds |
 //! | `single_stage.rs` | features of maps, decoded boxes, anchors |
 //! | `cut.rs` | where a flat graph can be fed with other regions of the picture |
-//! | `two_stage.rs` | proposals, and features of any regions |
+//! | `regions.rs` | what networks that judge regions have in common |
+//! | `two_stage.rs` | proposals, and features of any regions: class layers behind crops |
+//! | `position_sensitive.rs` | the same for class layers before crops: R-FCN |
+//! | `pool.rs` | what the bins of regions show of a feature map |
 //! | `heatmap.rs` | features of the cells of a heatmap |
 
 mod cut;
 mod heatmap;
 mod picture;
+mod pool;
+mod position_sensitive;
+mod regions;
 mod single_stage;
 mod two_stage;
 
@@ -32,6 +38,8 @@ use crate::saved_model::SavedModel;
 
 pub use heatmap::Heatmap;
 use picture::Feed;
+pub use position_sensitive::PositionSensitive;
+pub(in crate::train) use regions::Regions;
 pub use single_stage::SingleStage;
 pub use two_stage::TwoStage;
 
@@ -57,11 +65,15 @@ pub fn check_trainable(understood: &Understood) -> Result<()> {
     let refused = match (located.kind, located.activation) {
         (Kind::SingleStage | Kind::CenterPoints, Activation::Sigmoid) => None,
         (Kind::TwoStage, Activation::Softmax) => {
-            // Layers that are applied to the whole picture and cut afterwards: position-sensitive ones.
-            let first = located.layers.iter().zip(&understood.layers).find(|(layer, _)| {
-                layer.axis.outer != Some(1) || (layer.role != Role::Masks && layer.kernel_shape.len() != 2)
+            let in_bins = position_sensitive::is_position_sensitive(located);
+            let odd = located.layers.iter().zip(&understood.layers).find(|(layer, _)| match in_bins {
+                true => !position_sensitive::is_trainable(layer),
+                false => {
+                    layer.axis.outer != Some(1)
+                        || (layer.role != Role::Masks && layer.kernel_shape.len() != 2)
+                }
             });
-            first.map(|(_, named)| named.kernel.name())
+            odd.map(|(_, named)| named.kernel.name())
         }
         _ => understood.layers.first().map(|layer| layer.kernel.name()),
     };
@@ -84,6 +96,9 @@ pub fn open(parts: Parts<'_>, config: &SessionConfig) -> Result<Box<dyn Frozen>>
     check_trainable(parts.understood)?;
     Ok(match parts.understood.located.kind {
         Kind::SingleStage => Box::new(SingleStage::open(parts, config)?),
+        Kind::TwoStage if position_sensitive::is_position_sensitive(&parts.understood.located) => {
+            Box::new(PositionSensitive::open(parts, config)?)
+        }
         Kind::TwoStage => Box::new(TwoStage::open(parts, config)?),
         Kind::CenterPoints => Box::new(Heatmap::open(parts, config)?),
     })
