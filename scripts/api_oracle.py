@@ -2,7 +2,7 @@
 """Makes testdata/train/api.json: targets that the Object Detection API itself computes.
 
 Needs the environment of scripts/make_fixtures (object_detection). The Rust test tests/train_reference.rs holds
-src/train/gaussian.rs and src/train/rois.rs to these numbers.
+src/train/gaussian.rs and src/train/rois.rs to these numbers, and src/train/network/pool.rs holds itself to them.
 
     python scripts/api_oracle.py testdata/train/api.json
 """
@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from object_detection.box_coders import faster_rcnn_box_coder
 from object_detection.core import box_list, target_assigner
+from object_detection.utils import ops
 
 rng = np.random.default_rng(11)
 
@@ -61,8 +62,24 @@ def assign_case():
     return {"objects": objects.tolist(), "regions": regions.tolist(), "match": match.numpy().tolist()}
 
 
+def position_sensitive_case():
+    """Logits of regions: a 1×1 layer over a feature map, cut into 2×3 bins of 3×2 samples and averaged."""
+    (height, width, depth), (rows, columns), classes = (5, 7, 3), (2, 3), 2
+    map_ = rng.normal(0, 1, (height, width, depth)).astype(np.float32)
+    kernel = rng.normal(0, 1, (depth, rows * columns * classes)).astype(np.float32)
+    biases = rng.normal(0, 1, rows * columns * classes).astype(np.float32)
+    regions = np.concatenate([boxes(6, 0.1, 0.9), np.float32([[0, 0, 1, 1], [0.4, 0.4, 0.4, 0.4], [-0.1, 0.5, 0.6, 1.2]])])
+    # Of unknown shape, as in the zoo: otherwise the API replaces crop_and_resize by products.
+    pooled = tf.function(
+        lambda scores, boxes: ops.position_sensitive_crop_regions(scores, boxes, [6, 6], [rows, columns], global_pool=True),
+        input_signature=[tf.TensorSpec([None, None, len(biases)]), tf.TensorSpec([None, 4])])(map_ @ kernel + biases, regions)
+    return {"map_shape": list(map_.shape), "map": map_.ravel().tolist(), "kernel": kernel.ravel().tolist(),
+            "biases": biases.tolist(), "bins": [rows, columns], "samples": [3, 2], "regions": regions.tolist(),
+            "logits": pooled.numpy().ravel().tolist()}
+
+
 cases = {"heatmaps": [heatmap_case(128, 4, 3), heatmap_case(96, 4, 5)], "radii": radius_case(),
-         "encodings": encode_case(), "assignments": assign_case()}
+         "encodings": encode_case(), "assignments": assign_case(), "position_sensitive": position_sensitive_case()}
 short = json.loads(json.dumps(cases), parse_float=lambda text: float(f"{float(text):.9g}"))
 with open(sys.argv[1], "w") as file:
     json.dump(short, file, separators=(",", ":"))

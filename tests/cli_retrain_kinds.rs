@@ -20,13 +20,14 @@ fn command(model: &Path, data: &Path, output: &Path) -> assert_cmd::Command {
     command
 }
 
-fn layers(model: &Path) -> Vec<(LayerValues, usize)> {
+/// Values of each class layer, its groups (bins of position-sensitive layers) and the numbers of a class in each.
+fn layers(model: &Path) -> Vec<(LayerValues, usize, usize)> {
     let model = SavedModel::read(model).unwrap();
     let understood = understand(model.meta()).unwrap();
     let variables = VariableValues::read(&model, &understood).unwrap();
     let values = layer_values(&model, &variables, &understood.layers).unwrap();
-    let inner = understood.layers.iter().map(|layer| layer.axis.inner);
-    values.into_iter().zip(inner).collect()
+    let axes = understood.layers.iter().map(|layer| layer.axis);
+    values.into_iter().zip(axes).map(|(values, axis)| (values, axis.outer.unwrap(), axis.inner)).collect()
 }
 
 #[test]
@@ -36,7 +37,12 @@ fn two_stages_learn_scores_and_boxes_beside_old_columns() {
     }
     let data = tempdir().unwrap();
     let labels = common::squares(data.path(), 4);
-    for (name, classes) in [("tf1_masks", 7), ("tf2_masks", 4)] {
+    let masked: &[&str] = &["scores", "boxes", "masks"];
+    for (name, classes, expected) in [
+        ("tf1_masks", 7, masked),
+        ("tf2_masks", 4, masked),
+        ("tf1_position_sensitive", 3, &["scores", "boxes"]),
+    ] {
         let model = common::fixture(&format!("{name}/base"));
         let before = common::contents(model.path());
         let parent = tempdir().unwrap();
@@ -54,7 +60,7 @@ fn two_stages_learn_scores_and_boxes_beside_old_columns() {
         let training = &report["training"];
         let fits = training["fits"].as_array().unwrap();
         let columns: Vec<&str> = fits.iter().map(|fit| fit["columns"].as_str().unwrap()).collect();
-        assert_eq!(columns, ["scores", "boxes", "masks"], "{name}");
+        assert_eq!(columns, expected, "{name}");
         for fit in &fits[..2] {
             let loss = |when: &str| fit[when].as_f64().unwrap();
             assert!(loss("loss_after") < loss("loss_before"), "{name}: {fit}");
@@ -65,10 +71,10 @@ fn two_stages_learn_scores_and_boxes_beside_old_columns() {
             assert_eq!(change["old_columns_bit_equal"], true, "{name}: {change}");
         }
         let (old, new) = (layers(model.path()), layers(&parent.path().join("first")));
-        assert_eq!((old.len(), new.len()), (3, 3), "{name}");
-        for ((old, inner), (new, _)) in old.iter().zip(&new) {
-            let width = old.biases.len();
-            assert_eq!(new.biases.len(), width + inner, "{name}");
+        assert_eq!((old.len(), new.len()), (expected.len(), expected.len()), "{name}");
+        for ((old, groups, inner), (new, ..)) in old.iter().zip(&new) {
+            let width = old.biases.len() / groups;
+            assert_eq!(new.biases.len(), (width + inner) * groups, "{name}");
             assert_eq!(old_columns(&new.kernel, width, *inner), old.kernel, "{name}");
             assert_eq!(old_columns(&new.biases, width, *inner), old.biases, "{name}");
             assert!(new_columns(&new.kernel, width, *inner).iter().any(|w| *w != 0.0), "{name}");
@@ -137,6 +143,6 @@ fn what_is_not_trained_is_refused_by_name_before_work() {
         }
         assert!(common::entries(parent.path()).is_empty());
     };
-    refused("tf1_position_sensitive/base", &[], &["SecondStageBoxPredictor", "does not train"]);
+    refused("tf1_position_sensitive/base", &["--strategy", "copy-back"], &["R-FCN", "frozen-columns"]);
     refused("tf1_masks/base", &["--strategy", "copy-back"], &["copy-back", "single-stage", "frozen-columns"]);
 }

@@ -156,6 +156,17 @@ impl GraphSession {
         named.map(|(index, (token, name))| AnyTensor::fetch(&mut run, token, index, name)).collect()
     }
 
+    /// The shape of a tensor as far as the graph alone says: none where not even the number of axes is known, and none for
+    /// sizes that are not.
+    pub fn static_shape(&self, name: &str) -> Result<Option<Vec<Option<usize>>>> {
+        let shape =
+            self.graph.tensor_shape(output(&self.graph, name)?).map_err(|status| failed(name, status))?;
+        let sizes: Option<Vec<Option<i64>>> = shape.into();
+        Ok(sizes.map(|sizes| {
+            sizes.into_iter().map(|size| size.and_then(|size| usize::try_from(size).ok())).collect()
+        }))
+    }
+
     /// Whether the graph has a node of this name.
     pub fn has_node(&self, name: &str) -> bool {
         node(&self.graph, name).is_ok()
@@ -234,6 +245,7 @@ mod tests {
             let out = session.run(&[("x:0", &x), ("y", &y)], &["sum:0", "twice"], &["sum"]).unwrap();
             assert_eq!(out[0].f32().unwrap(), [11.0, 22.0]);
             assert_eq!(out[1].f32().unwrap(), [12.0, 24.0]);
+            assert_eq!(session.static_shape("sum:0").unwrap(), None, "placeholders of any shape");
         }
     }
 

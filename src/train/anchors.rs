@@ -23,7 +23,7 @@ impl<B: Backbone> Frozen for B {
     fn tasks(&self, background: bool) -> Result<Vec<Task>> {
         let sizes = self.shape().layers()?;
         let layers = (0..sizes.len()).collect();
-        Ok(vec![Task { role: Role::Scores, loss: Loss::Sigmoid, layers, sizes, background }])
+        Ok(vec![Task { role: Role::Scores, loss: Loss::Sigmoid, layers, sizes, background, bins: 1 }])
     }
 
     fn maps(&self, _tasks: &[Task]) -> Vec<Map> {

@@ -101,6 +101,7 @@ impl Frozen for Heatmap {
             layers: vec![self.map.layer],
             sizes,
             background,
+            bins: 1,
         }])
     }
 

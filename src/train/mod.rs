@@ -2,12 +2,14 @@
 //!
 //! [`features`] goes over the pictures, [`views`] and [`render`] choose and draw parts of them. A [`network`] of one of
 //! three kinds is run on each and turned into rows of features, targets and weights: `anchors` with [`targets`] for single
-//! stages, [`rois`] for regions of two stages, `mask_rows` with `outlines` for the pixels of their masks, [`gaussian`] for the cells of a heatmap. [`task`] says what rows there are,
+//! stages, [`rois`] for regions of two stages (`bins`: of position-sensitive layers), `mask_rows` with `outlines` for the pixels
+//! of their masks, [`gaussian`] for the cells of a heatmap. [`task`] says what rows there are,
 //! [`cache`] keeps them, [`shards`] for a run that goes on where another was killed. Then a strategy makes columns:
 //! [`frozen_columns`] by convex fits over [`kept`] rows ([`parameters`], [`objective`], [`lbfgs`]; in rounds for
 //! [`incomplete`] labels), [`copy_back`] by gradient descent from random weights. Neither touches an old weight.
 
 mod anchors;
+pub mod bins;
 pub mod cache;
 pub mod copy_back;
 pub mod features;

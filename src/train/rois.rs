@@ -1,11 +1,11 @@
 //! Rows of networks with two stages: which regions are shown to the second stage, what they should be, how much each counts.
 
 use super::features::Seen;
-use super::mask_rows::{self, Masks};
-use super::network::TwoStage;
+use super::mask_rows::Masks;
+use super::network::{PositionSensitive, Regions, TwoStage};
 use super::shape::{Input, LayerSize};
 use super::targets::Truth;
-use super::task::{Frozen, Loss, RowSink, Task};
+use super::task::{Frozen, Loss, Map, RowSink, Task};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::head::locate::Role;
@@ -110,90 +110,131 @@ fn log_sum(logits: &[f32]) -> f32 {
     most + sum.ln() as f32
 }
 
-impl Frozen for TwoStage {
-    fn input(&self) -> Input {
-        TwoStage::input(self)
+/// Numbers of the regions that are kept, in order: those that show something, and at most so many of those that do not, drawn
+/// at random as the OD API does. The second number says how many regions without an object each kept one stands for.
+pub fn choose(shows: &[Shows], negatives: usize, seed: u64) -> (Vec<usize>, f32) {
+    let mut empty: Vec<usize> = (0..shows.len()).filter(|&at| shows[at] == Shows::Nothing).collect();
+    let all = empty.len();
+    if all > negatives {
+        SplitMix::new(seed, &[]).shuffle(&mut empty);
+        empty.truncate(negatives);
     }
-
-    fn tasks(&self, background: bool) -> Result<Vec<Task>> {
-        let layers = self.layers.iter().map(|layer| (layer.role, layer.layer, layer.depth));
-        let masks = self.masks.iter().map(|&(layer, depth)| (Role::Masks, layer, depth));
-        let task = |(role, layer, depth): (Role, usize, usize)| {
-            let (loss, anchors) = match role {
-                Role::Scores => (Loss::Softmax, 1),
-                Role::Boxes => (Loss::Squares, 4),
-                Role::Masks => (Loss::Sigmoid, 1),
-            };
-            let background = background && role == Role::Scores;
-            Task { role, loss, layers: vec![layer], sizes: vec![LayerSize { depth, anchors }], background }
-        };
-        Ok(layers.chain(masks).map(task).collect())
-    }
-
-    fn masks(&self) -> Masks<'_> {
-        match &self.mask_branch {
-            None => Masks::None,
-            Some(Ok(_)) => Masks::Learned,
-            Some(Err(reason)) => Masks::Mean(reason),
-        }
-    }
-
-    fn keep(&self, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()> {
-        let (height, width) = seen.size;
-        let proposals = self.propose(&seen.rgb, height, width)?;
-        // The last proposals make room: the least likely ones, or none at all.
-        let mut regions = proposals.boxes.clone();
-        let made = around(&seen.truths, regions.len() / 2, seen.number as u64);
-        regions.truncate(regions.len() - made.len());
-        regions.extend(made);
-        let shows = assign(&regions, &seen.truths);
-        let (positive, negative) = balance(&shows);
-        let of_picture = seen.of_picture.max(1) as f32;
-        let found = self.look(&proposals, &regions)?;
-        for (task, (layer, [features, logits])) in self.layers.iter().zip(&found).enumerate() {
-            let (x, z) = (features.f32()?, logits.f32()?);
-            let columns = z.len() / regions.len().max(1);
-            for (at, (region, shows)) in regions.iter().zip(&shows).enumerate() {
-                let object = match *shows {
-                    Shows::Unknown => continue,
-                    Shows::Nothing => None,
-                    Shows::Object(t) => Some(&seen.truths[t]),
-                };
-                let x = &x[at * layer.depth..(at + 1) * layer.depth];
-                let weight = if object.is_some() { positive } else { negative } / of_picture;
-                if let Some(object) = object {
-                    rows.positive(task, object.class);
-                }
-                match (layer.role, object) {
-                    (Role::Scores, _) => {
-                        let mut y = vec![0.0; classes];
-                        if let Some(y) = object.and_then(|object| y.get_mut(object.class)) {
-                            *y = 1.0;
-                        }
-                        let old = log_sum(&z[at * columns..(at + 1) * columns]);
-                        rows.row((task, 0), &[x, &y, &[weight], &[old]], &seen.open)?;
-                    }
-                    (_, Some(object)) => {
-                        let (mut y, mut v) = (vec![0.0; 4 * classes], vec![0.0; 4 * classes]);
-                        for (part, value) in encode(&object.bbox, region).into_iter().enumerate() {
-                            let column = part * classes + object.class;
-                            (y[column], v[column]) = (value, weight);
-                        }
-                        rows.row((task, 0), &[x, &y, &v], &seen.open)?;
-                    }
-                    (_, None) => {}
-                }
-            }
-        }
-        match &self.mask_branch {
-            Some(Ok(branch)) => {
-                let fit = (self.layers.len(), classes);
-                mask_rows::keep(self, branch, &proposals, seen, fit, rows)
-            }
-            _ => Ok(()),
-        }
-    }
+    let stands_for = all as f32 / empty.len().max(1) as f32;
+    let mut kept = empty;
+    kept.extend((0..shows.len()).filter(|&at| matches!(shows[at], Shows::Object(_))));
+    kept.sort_unstable();
+    (kept, stands_for)
 }
+
+/// What is fitted: the layers of scores and boxes, then those of masks.
+fn tasks(network: &impl Regions, background: bool) -> Vec<Task> {
+    let layers = network.layers().into_iter().map(|l| (l.role, l.layer, l.depth, l.bins));
+    let masks = network.masks().iter().map(|&(layer, depth)| (Role::Masks, layer, depth, 1));
+    let task = |(role, layer, depth, bins): (Role, usize, usize, usize)| {
+        let (loss, anchors) = match role {
+            Role::Scores => (Loss::Softmax, 1),
+            Role::Boxes => (Loss::Squares, 4),
+            Role::Masks => (Loss::Sigmoid, 1),
+        };
+        let background = background && role == Role::Scores;
+        Task { role, loss, layers: vec![layer], sizes: vec![LayerSize { depth, anchors }], background, bins }
+    };
+    layers.chain(masks).map(task).collect()
+}
+
+/// A region has one match, whatever numbers its layers give.
+fn maps(tasks: &[Task]) -> Vec<Map> {
+    tasks.iter().flat_map(|task| &task.layers).map(|&layer| Map { layer, anchors: 1 }).collect()
+}
+
+/// Shows a view to the network and keeps rows of its regions.
+fn keep(network: &impl Regions, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()> {
+    let (height, width) = seen.size;
+    let proposals = network.propose(&seen.rgb, height, width)?;
+    // The last proposals make room: the least likely ones, or none at all.
+    let mut regions = proposals.boxes.clone();
+    let made = around(&seen.truths, regions.len() / 2, seen.number as u64);
+    regions.truncate(regions.len() - made.len());
+    regions.extend(made);
+    let mut shows = assign(&regions, &seen.truths);
+    let (positive, mut negative) = balance(&shows);
+    if let Some(fewer) = network.fewer() {
+        let (kept, stands_for) = choose(&shows, fewer, seen.number as u64);
+        negative *= stands_for;
+        regions = kept.iter().map(|&at| regions[at]).collect();
+        shows = kept.iter().map(|&at| shows[at]).collect();
+    }
+    if regions.is_empty() {
+        return Ok(());
+    }
+    let of_picture = seen.of_picture.max(1) as f32;
+    let found = network.look(&proposals, &regions)?;
+    let z = &found.logits;
+    let columns = z.len() / regions.len();
+    for (task, layer) in network.layers().iter().enumerate() {
+        let x = found.features(task)?;
+        for (at, (region, shows)) in regions.iter().zip(&shows).enumerate() {
+            let object = match *shows {
+                Shows::Unknown => continue,
+                Shows::Nothing => None,
+                Shows::Object(t) => Some(&seen.truths[t]),
+            };
+            let x = &x[at * layer.depth..(at + 1) * layer.depth];
+            let weight = if object.is_some() { positive } else { negative } / of_picture;
+            if let Some(object) = object {
+                rows.positive(task, object.class);
+            }
+            match (layer.role, object) {
+                (Role::Scores, _) => {
+                    let mut y = vec![0.0; classes];
+                    if let Some(y) = object.and_then(|object| y.get_mut(object.class)) {
+                        *y = 1.0;
+                    }
+                    let old = log_sum(&z[at * columns..(at + 1) * columns]);
+                    rows.row((task, 0), &[x, &y, &[weight], &[old]], &seen.open)?;
+                }
+                (_, Some(object)) => {
+                    let (mut y, mut v) = (vec![0.0; 4 * classes], vec![0.0; 4 * classes]);
+                    for (part, value) in encode(&object.bbox, region).into_iter().enumerate() {
+                        let column = part * classes + object.class;
+                        (y[column], v[column]) = (value, weight);
+                    }
+                    rows.row((task, 0), &[x, &y, &v], &seen.open)?;
+                }
+                (_, None) => {}
+            }
+        }
+    }
+    network.keep_pixels(&proposals, seen, classes, rows)
+}
+
+macro_rules! frozen {
+    ($($network:ty),*) => {$(
+        impl Frozen for $network {
+            fn input(&self) -> Input {
+                Regions::input(self)
+            }
+
+            fn tasks(&self, background: bool) -> Result<Vec<Task>> {
+                Ok(tasks(self, background))
+            }
+
+            fn maps(&self, tasks: &[Task]) -> Vec<Map> {
+                maps(tasks)
+            }
+
+            fn masks(&self) -> Masks<'_> {
+                self.mask_fit()
+            }
+
+            fn keep(&self, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()> {
+                keep(self, seen, classes, rows)
+            }
+        }
+    )*};
+}
+
+frozen!(TwoStage, PositionSensitive);
 
 #[cfg(test)]
 mod tests {
@@ -235,6 +276,26 @@ mod tests {
         assert_eq!(shows(4, 120), (1.0, 0.5));
         assert_eq!(shows(32, 96), (0.5, 0.5));
         assert_eq!(shows(1, 10), (1.0, 1.0));
+    }
+
+    #[test]
+    fn of_many_empty_regions_some_stand_for_all() {
+        let shows: Vec<Shows> = (0..100)
+            .map(|at| match at % 10 {
+                0 => Shows::Object(at),
+                1 => Shows::Unknown,
+                _ => Shows::Nothing,
+            })
+            .collect();
+        let (kept, stands_for) = choose(&shows, 20, 7);
+        assert_eq!((kept.len(), stands_for), (30, 4.0));
+        assert!(kept.is_sorted() && (0..100).step_by(10).all(|object| kept.contains(&object)));
+        assert!(kept.iter().all(|&at| shows[at] != Shows::Unknown));
+        assert_eq!(kept, choose(&shows, 20, 7).0);
+        assert_ne!(kept, choose(&shows, 20, 8).0);
+        let (all, alone) = choose(&shows, 1000, 7);
+        assert_eq!((all.len(), alone), (90, 1.0));
+        assert_eq!(choose(&[], 20, 7), (vec![], 0.0));
     }
 
     #[test]

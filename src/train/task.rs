@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::bins::{dealt, gathered};
 use super::cache::FeatureCache;
 use super::features::Seen;
 use super::kept::OpenRows;
@@ -61,6 +62,9 @@ pub struct Task {
     pub sizes: Vec<LayerSize>,
     /// Whether column 0 of their groups is the background.
     pub background: bool,
+    /// Parts of a region that have columns of their own, see [`super::bins`]; 1 where one column answers for all of it. Depths
+    /// are those of all parts together.
+    pub bins: usize,
 }
 
 impl Task {
@@ -69,26 +73,29 @@ impl Task {
         if self.role == Role::Boxes { 4 } else { 1 }
     }
 
-    /// The old layers with their columns in groups, [depth, anchors, columns].
+    /// The old layers with their columns in groups, [depth, anchors, columns], depth being that of the rows.
     ///
     /// Errors: [`Error::Data`] where `old` lacks a layer or its numbers do not fit.
     pub fn old(&self, old: &[LayerValues]) -> Result<Vec<LayerValues>> {
         let grouped = |&layer: &usize| {
             let values =
                 old.get(layer).ok_or_else(|| Error::Data(format!("class layer {layer} has no values")))?;
+            let values = if self.bins == 1 { values } else { &gathered(values, self.bins)? };
             let group = |v: &[f32]| regroup(v, self.inner(), values.biases.len());
             Ok(LayerValues { kernel: group(&values.kernel), biases: group(&values.biases) })
         };
         self.layers.iter().map(grouped).collect()
     }
 
-    /// Fitted columns as the layer has them: the numbers of one class side by side.
+    /// Fitted columns as the layer has them: the numbers of one class side by side, one group for each bin.
     pub fn ungrouped(&self, columns: NewColumns, classes: usize) -> NewColumns {
         let back = |v: &[f32]| regroup(v, classes, self.inner() * classes);
-        if self.inner() == 1 {
-            return columns;
-        }
-        NewColumns { kernel: back(&columns.kernel), biases: back(&columns.biases) }
+        let columns = if self.inner() == 1 {
+            columns
+        } else {
+            NewColumns { kernel: back(&columns.kernel), biases: back(&columns.biases) }
+        };
+        if self.bins == 1 { columns } else { dealt(&columns, self.bins) }
     }
 }
 
@@ -194,15 +201,14 @@ fn map((layer, size): (usize, &LayerSize)) -> Map {
 mod tests {
     use super::*;
 
+    fn boxes(depth: usize, bins: usize) -> Task {
+        let sizes = vec![LayerSize { depth, anchors: 4 }];
+        Task { role: Role::Boxes, loss: Loss::Squares, layers: vec![0], sizes, background: false, bins }
+    }
+
     #[test]
     fn boxes_are_grouped_by_their_numbers_and_back() {
-        let task = Task {
-            role: Role::Boxes,
-            loss: Loss::Squares,
-            layers: vec![0],
-            sizes: vec![LayerSize { depth: 2, anchors: 4 }],
-            background: false,
-        };
+        let task = boxes(2, 1);
         // Three classes: y of each, x of each, ...
         let values = LayerValues {
             kernel: (0..24).map(|v| v as f32).collect(),
@@ -215,5 +221,27 @@ mod tests {
         let back = task.ungrouped(columns, 3);
         assert_eq!((back.kernel, back.biases), (values.kernel, values.biases));
         assert!(task.old(&[]).is_err());
+    }
+
+    #[test]
+    fn boxes_of_several_bins_are_grouped_and_back() {
+        let task = boxes(6, 2);
+        // Two bins of three classes: of each class y, x, height, width.
+        let values = LayerValues {
+            kernel: (0..72).map(|v| v as f32).collect(),
+            biases: (0..12).map(|v| v as f32).collect::<Vec<_>>().repeat(2),
+        };
+        let rows = task.old(std::slice::from_ref(&values)).unwrap();
+        assert_eq!(rows[0].biases[..6], [0.0, 4.0, 8.0, 1.0, 5.0, 9.0]);
+        // The first number of the second bin of the second row: y of the first class.
+        assert_eq!(rows[0].kernel[(3 + 1) * 12], (24.0 + 12.0) / 2.0);
+        let columns = NewColumns { kernel: rows[0].kernel.clone(), biases: rows[0].biases.clone() };
+        let back = task.ungrouped(columns, 3);
+        assert_eq!((back.kernel, back.biases), (values.kernel, values.biases));
+        assert!(boxes(6, 5).old(&[values_of(24)]).is_err());
+    }
+
+    fn values_of(channels: usize) -> LayerValues {
+        LayerValues { kernel: vec![0.0; 3 * channels], biases: vec![0.0; channels] }
     }
 }

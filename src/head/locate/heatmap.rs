@@ -45,6 +45,7 @@ impl Walk<'_, '_> {
                 heads,
                 class_boxes: Vec::new(),
                 masks: Vec::new(),
+                logits: None,
                 boxes: None,
                 box_heads: Vec::new(),
             }],

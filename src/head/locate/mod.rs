@@ -134,6 +134,8 @@ pub struct Body {
     pub class_boxes: Vec<Head>,
     /// Layers of masks of each class's own.
     pub masks: Vec<Head>,
+    /// What sigmoid or softmax make scores of, as (scope, tensor): all logits; none for a heatmap.
+    pub logits: Option<(usize, Source)>,
     /// Decoded boxes, as non-max suppression's input is cut from them: [.., anchors, 4]; none without suppression.
     pub boxes: Option<Source>,
     /// The box layers' BiasAdd nodes, as (scope, node).

@@ -10,6 +10,8 @@ use crate::graph::Source;
 pub(super) struct Trail {
     pub background: bool,
     pub activation: Option<Activation>,
+    /// What it is applied to, as (scope, tensor).
+    pub logits: Option<(usize, Source)>,
     pub heads: Vec<Head>,
     /// Nodes visited, each way to a node counted.
     steps: usize,
@@ -58,7 +60,9 @@ impl Walk<'_, '_> {
             "Sigmoid" | "Softmax" => {
                 trail.activation =
                     Some(if op == "Sigmoid" { Activation::Sigmoid } else { Activation::Softmax });
-                self.back(scope, *inputs.first().ok_or_else(|| self.odd(scope, node))?, trail, depth + 1)
+                let &logits = inputs.first().ok_or_else(|| self.odd(scope, node))?;
+                trail.logits = Some((scope, logits));
+                self.back(scope, logits, trail, depth + 1)
             }
             // Logits are scaled by a constant (post_processing.logit_scale).
             "Mul" | "RealDiv" => follow(self, &self.without_constants(scope, inputs)),

@@ -140,6 +140,7 @@ impl Walk<'_, '_> {
                 heads: trail.heads,
                 class_boxes,
                 masks,
+                logits: trail.logits,
                 boxes: Some(boxes),
                 box_heads,
             }],

@@ -81,34 +81,67 @@ impl<'g> Flow<'g> {
     /// target first.
     pub fn narrows(&self, target: &str) -> Result<Vec<String>> {
         let target = self.tensor(target)?;
-        let behind = self.behind(target, None);
         let suppresses = |node: usize| self.graph.node[node].op.starts_with("NonMaxSuppression");
-        let region = self.ahead(&behind, |(node, _)| suppresses(node));
+        let found = self.between(target, &suppresses)?;
+        found.ok_or_else(|| {
+            not(&self.name(target), "no non-max suppression of proposals lies before it".into())
+        })
+    }
+
+    /// The float32 tensors outside of loops that every way from `start` to `target` passes, nearest to the start first.
+    pub fn passed(&self, start: &str, target: &str) -> Result<Vec<String>> {
+        let (start, target) = (self.tensor(start)?, self.tensor(target)?);
+        let mut found = self.between(target, &|node| node == start.0)?.ok_or_else(|| {
+            not(&self.name(target), format!("it is not computed from {}", self.name(start)))
+        })?;
+        found.reverse();
+        Ok(found)
+    }
+
+    /// Whether a tensor is computed from another, or from another output of the same operation.
+    pub fn computed_from(&self, tensor: &str, other: &str) -> Result<bool> {
+        let (tensor, other) = (self.tensor(tensor)?, self.tensor(other)?);
+        Ok(self.behind(tensor, None).contains(&other.0))
+    }
+
+    /// What is averaged between two tensors: the inputs of the Mean operations there.
+    pub fn averaged(&self, start: &str, target: &str) -> Result<Vec<String>> {
+        let (start, target) = (self.tensor(start)?, self.tensor(target)?);
+        let ahead = self.ahead(&self.behind(target, None), |(node, _)| node == start.0);
+        let mut means: Vec<usize> =
+            ahead.into_iter().filter(|&node| self.graph.node[node].op == "Mean").collect();
+        means.sort_unstable();
+        Ok(means.into_iter().filter_map(|node| Some(self.name(*self.inputs[node].first()?))).collect())
+    }
+
+    /// The float32 tensors outside of loops that every way from the nodes `starts` to `target` passes, nearest to the target
+    /// first; none where no way leads there.
+    fn between(&self, target: Tensor, starts: &dyn Fn(usize) -> bool) -> Result<Option<Vec<String>>> {
+        let behind = self.behind(target, None);
+        let region = self.ahead(&behind, |(node, _)| starts(node));
         // One way back; what all ways pass lies on it.
         let mut from: HashMap<usize, Tensor> = HashMap::new();
         let mut queue = VecDeque::from([target]);
         let mut seen = HashSet::from([target.0]);
         let mut end = None;
         while let Some(tensor) = queue.pop_front() {
-            if suppresses(tensor.0) {
+            if starts(tensor.0) {
                 end = Some(tensor);
                 break;
             }
             for &before in &self.inputs[tensor.0] {
-                let inside = region.contains(&before.0) || suppresses(before.0);
+                let inside = region.contains(&before.0) || starts(before.0);
                 if inside && seen.insert(before.0) {
                     from.insert(before.0, tensor);
                     queue.push_back(before);
                     // The way names each node by the output it left it through.
-                    if suppresses(before.0) {
+                    if starts(before.0) {
                         break;
                     }
                 }
             }
         }
-        let Some(end) = end else {
-            return Err(not(&self.name(target), "no non-max suppression of proposals lies before it".into()));
-        };
+        let Some(end) = end else { return Ok(None) };
         let mut way = vec![end];
         while let Some(&next) = way.last().and_then(|last| from.get(&last.0)) {
             way.push(next);
@@ -119,9 +152,9 @@ impl<'g> Flow<'g> {
         for tensor in way {
             let producer = &self.graph.node[tensor.0];
             let dtype = ["T", "dtype", "Tparams"].iter().find_map(|key| type_attr(producer, key));
-            if loops == 0 && dtype == Some(DataType::DtFloat) && tensor != target && !suppresses(tensor.0) {
+            if loops == 0 && dtype == Some(DataType::DtFloat) && tensor != target && !starts(tensor.0) {
                 let around = self.behind(target, Some(tensor));
-                if !around.iter().any(|&node| suppresses(node)) {
+                if !around.iter().any(|&node| starts(node)) {
                     found.push(self.name(tensor));
                 }
             }
@@ -131,7 +164,7 @@ impl<'g> Flow<'g> {
                 _ => {}
             }
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// What else must be given beside `boxes` to compute `targets` without the picture that `input` takes.
@@ -209,5 +242,31 @@ mod tests {
         assert!(flow.given(&["scores"], "boxes:0", "picture").is_err());
         assert!(flow.narrows("map:0").unwrap_err().to_string().contains("no non-max suppression"));
         assert!(flow.narrows("nothing:0").is_err());
+    }
+
+    #[test]
+    fn what_a_layer_becomes_is_followed_through_a_loop() {
+        let graph = graph(&[
+            ("picture", "Placeholder", &[]),
+            ("boxes", "Placeholder", &[]),
+            ("layer", "BiasAdd", &["picture"]),
+            ("count", "Shape", &["layer"]),
+            ("into", "Enter", &["layer"]),
+            ("crop", "CropAndResize", &["into", "boxes"]),
+            ("mean", "Mean", &["crop"]),
+            ("array", "TensorArrayWriteV3", &["mean"]),
+            ("out", "Exit", &["array"]),
+            ("gathered", "Gather", &["out", "count"]),
+            ("flat", "Reshape", &["gathered"]),
+            ("target", "Softmax", &["flat"]),
+        ]);
+        let flow = Flow::new(&graph);
+        assert_eq!(flow.passed("layer", "target").unwrap(), ["gathered:0", "flat:0"]);
+        assert_eq!(flow.averaged("layer", "target").unwrap(), ["crop:0"]);
+        assert!(flow.averaged("gathered", "target").unwrap().is_empty());
+        assert!(flow.computed_from("target", "layer:0").unwrap());
+        assert!(!flow.computed_from("boxes", "layer:0").unwrap());
+        let refused = flow.passed("target", "layer").unwrap_err().to_string();
+        assert!(refused.contains("layer:0") && refused.contains("not computed from"), "{refused}");
     }
 }

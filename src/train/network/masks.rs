@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use prost::Message;
 
 use super::cut::{Flow, shape_of};
-use super::two_stage::find_regions;
+use super::regions::first_fitting;
 use super::{Parts, Serving, boxes_of, check_logits, depth, differs, not, patches, reshape};
 use crate::data::BoxYxyx;
 use crate::error::Result;
@@ -84,7 +84,7 @@ impl MaskBranch {
             let fetches: Vec<&str> = tensors.iter().map(|tensor| tensor.as_str()).collect();
             session.run(&[(input, probe)], &fetches, &[])
         };
-        let Some((boxes, boxes_shape)) = find_regions(&candidates, &shapes, run)? else {
+        let Some((boxes, boxes_shape)) = first_fitting(&candidates, &shapes, run)? else {
             return Err(not(
                 features,
                 "no one tensor of boxes, as fractions of the picture, was found that its crops are cut by"

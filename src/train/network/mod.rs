@@ -5,14 +5,20 @@
 //! | `picture.rs` | how pictures come to the network: size, geometry, feeds |
 //! | `single_stage.rs` | features of maps, decoded boxes, anchors |
 //! | `cut.rs` | where a flat graph can be fed with other regions of the picture |
-//! | `two_stage.rs` | proposals, and features of any regions |
+//! | `regions.rs` | what networks that judge regions have in common |
+//! | `two_stage.rs` | proposals, and features of any regions: class layers behind crops |
 //! | `masks.rs` | what the layer of masks sees of the pixels of any boxes |
+//! | `position_sensitive.rs` | the same for class layers before crops: R-FCN |
+//! | `pool.rs` | what the bins of regions show of a feature map |
 //! | `heatmap.rs` | features of the cells of a heatmap |
 
 mod cut;
 mod heatmap;
 mod masks;
 mod picture;
+mod pool;
+mod position_sensitive;
+mod regions;
 mod single_stage;
 mod two_stage;
 
@@ -36,8 +42,9 @@ use crate::saved_model::SavedModel;
 pub use heatmap::Heatmap;
 pub(in crate::train) use masks::MaskBranch;
 use picture::Feed;
+pub use position_sensitive::PositionSensitive;
+pub(in crate::train) use regions::{Proposals, Regions};
 pub use single_stage::SingleStage;
-pub(in crate::train) use two_stage::Proposals;
 pub use two_stage::TwoStage;
 
 /// How far our product of features and weights may be from the graph's own logits.
@@ -64,11 +71,15 @@ pub fn check_trainable(understood: &Understood) -> Result<()> {
     let refused = match (located.kind, located.activation) {
         (Kind::SingleStage | Kind::CenterPoints, Activation::Sigmoid) => None,
         (Kind::TwoStage, Activation::Softmax) => {
-            // Layers that are applied to the whole picture and cut afterwards: position-sensitive ones.
-            let first = located.layers.iter().zip(&understood.layers).find(|(layer, _)| {
-                layer.axis.outer != Some(1) || (layer.role != Role::Masks && layer.kernel_shape.len() != 2)
+            let in_bins = position_sensitive::is_position_sensitive(located);
+            let odd = located.layers.iter().zip(&understood.layers).find(|(layer, _)| match in_bins {
+                true => !position_sensitive::is_trainable(layer),
+                false => {
+                    layer.axis.outer != Some(1)
+                        || (layer.role != Role::Masks && layer.kernel_shape.len() != 2)
+                }
             });
-            first.map(|(_, named)| named.kernel.name())
+            odd.map(|(_, named)| named.kernel.name())
         }
         _ => understood.layers.first().map(|layer| layer.kernel.name()),
     };
@@ -91,6 +102,9 @@ pub fn open(parts: Parts<'_>, config: &SessionConfig) -> Result<Box<dyn Frozen>>
     check_trainable(parts.understood)?;
     Ok(match parts.understood.located.kind {
         Kind::SingleStage => Box::new(SingleStage::open(parts, config)?),
+        Kind::TwoStage if position_sensitive::is_position_sensitive(&parts.understood.located) => {
+            Box::new(PositionSensitive::open(parts, config)?)
+        }
         Kind::TwoStage => Box::new(TwoStage::open(parts, config)?),
         Kind::CenterPoints => Box::new(Heatmap::open(parts, config)?),
     })

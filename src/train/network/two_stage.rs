@@ -6,11 +6,15 @@
 
 use prost::Message;
 
+use super::super::features::Seen;
+use super::super::mask_rows::{self, Masks};
 use super::super::shape::Input;
-use super::cut::{Flow, shape_of};
+use super::super::task::RowSink;
+use super::cut::Flow;
 use super::masks::MaskBranch;
-use super::picture::{Feed, geometry, resized_picture};
-use super::{Parts, Serving, boxes_of, check_logits, depth, differs, ends, not};
+use super::picture::{Feed, resized_picture};
+use super::regions::{Looked, Place, Proposals, RegionLayer, Regions, one, proposed};
+use super::{Parts, Serving, check_logits, depth, differs, ends, not};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::graph::Source;
@@ -31,33 +35,19 @@ pub struct TwoStage {
     /// What else the layers need of the picture.
     given: Vec<String>,
     /// The layers of the second stage, scores first.
-    pub(in crate::train) layers: Vec<StageLayer>,
+    layers: Vec<StageLayer>,
     /// The layers of masks, and the numbers that they see of a pixel.
-    pub(in crate::train) masks: Vec<(usize, usize)>,
+    masks: Vec<(usize, usize)>,
     /// How masks are learned, or why they are not; none where the model has no masks of each class's own.
-    pub(in crate::train) mask_branch: Option<std::result::Result<MaskBranch, String>>,
+    mask_branch: Option<std::result::Result<MaskBranch, String>>,
 }
 
 /// A class layer behind crops.
 #[derive(Debug)]
-pub(in crate::train) struct StageLayer {
-    /// Its number among the model's.
-    pub layer: usize,
-    /// What its columns are.
-    pub role: Role,
-    /// Numbers that it sees of a region.
-    pub depth: usize,
+struct StageLayer {
+    of_region: RegionLayer,
     features: String,
     logits: String,
-}
-
-/// What the first step makes of a view.
-pub(in crate::train) struct Proposals {
-    /// The network's proposals, best first, as fractions of its input. Where there are too few the rest are empty.
-    pub boxes: Vec<BoxYxyx>,
-    given: Vec<AnyTensor>,
-    /// What the branch of masks needs.
-    given_to_masks: Vec<AnyTensor>,
 }
 
 impl TwoStage {
@@ -81,32 +71,15 @@ impl TwoStage {
         let flow = Flow::new(&flat.graph);
 
         let candidates = flow.narrows(&flat.targets[0])?;
-        let mut probing = flat.graph.clone();
-        let shapes: Vec<String> = candidates.iter().map(|tensor| shape_of(&mut probing, tensor)).collect();
-        let quick =
-            GraphSession::new(&probing.encode_to_vec(), &SessionConfig { optimize: false, ..*config })?;
-        let input = geometry(&quick, &serving.feed, &resized)?;
-        let probe = serving.feed.probe(input.size)?;
-        let run = |tensors: &[&String]| -> Result<Vec<AnyTensor>> {
-            let fetches: Vec<&str> = tensors.iter().map(|tensor| tensor.as_str()).collect();
-            quick.run(&[(&serving.feed.name, &probe)], &fetches, &[])
-        };
-        let Some((regions, regions_shape)) = find_regions(&candidates, &shapes, run)? else {
-            return Err(not(
-                &flat.targets[0],
-                "no one tensor of regions, as fractions of the picture, was found by which its crops are cut"
-                    .into(),
-            ));
-        };
-        drop(quick);
+        let place = Place::find(&serving, &flat.graph, &candidates, (&resized, &flat.targets[0]), config)?;
+        let Place { input, probe, regions, shape: regions_shape } = place;
         let targets: Vec<&str> = flat.targets.iter().take(own).map(String::as_str).collect();
         let given = flow.given(&targets, &regions, &serving.feed.name)?;
         let mut layers = Vec::new();
         for ((head, role), ends) in heads.iter().zip(flat.targets.chunks_exact(2)) {
+            let depth = usize::try_from(depth(head)).unwrap_or(0);
             layers.push(StageLayer {
-                layer: serving.layer(head)?,
-                role: *role,
-                depth: usize::try_from(depth(head)).unwrap_or(0),
+                of_region: RegionLayer { layer: serving.layer(head)?, role: *role, depth, bins: 1 },
                 features: ends[0].clone(),
                 logits: ends[1].clone(),
             });
@@ -139,45 +112,19 @@ impl TwoStage {
         Ok(network)
     }
 
-    /// The pictures it takes.
-    pub fn input(&self) -> Input {
-        self.input
-    }
-
-    /// The first step, on a picture of the network's input size.
-    pub(in crate::train) fn propose(&self, rgb: &[u8], height: usize, width: usize) -> Result<Proposals> {
-        self.propose_for(&self.feed.tensor(rgb, height, width)?)
-    }
-
     fn propose_for(&self, picture: &AnyTensor) -> Result<Proposals> {
         let of_masks = self.mask_branch.iter().flatten().flat_map(|branch| &branch.given);
         let names: Vec<&str> =
             std::iter::once(&self.regions).chain(&self.given).chain(of_masks).map(String::as_str).collect();
         let mut found = self.session.run(&[(&self.feed.name, picture)], &names, &[])?.into_iter();
-        let boxes = found.next().map_or_else(|| Ok(Vec::new()), |boxes| boxes_of(&boxes))?;
-        if let Some(bad) =
-            boxes.iter().find(|b| !(b.is_finite() && b.to_array().iter().all(|v| v.abs() < 2.0)))
-        {
-            return Err(not(
-                &self.regions,
-                format!("a proposal is {bad:?}, expected fractions of the picture"),
-            ));
-        }
+        let boxes = found.next().map_or_else(|| Ok(Vec::new()), |boxes| proposed(&boxes, &self.regions))?;
         let given = found.by_ref().take(self.given.len()).collect();
         Ok(Proposals { boxes, given, given_to_masks: found.collect() })
     }
 
-    /// The second step: of each layer the features and logits of these regions, as many as were proposed.
-    pub(in crate::train) fn look(
-        &self,
-        proposals: &Proposals,
-        regions: &[BoxYxyx],
-    ) -> Result<Vec<[AnyTensor; 2]>> {
-        let values: Vec<f32> = regions.iter().flat_map(|b| b.to_array()).collect();
-        let mut shape = self.regions_shape.clone();
-        let axis = shape.len() - 2;
-        shape[axis] = regions.len();
-        let boxes = AnyTensor::new(&shape, &values)?;
+    /// Of each layer the features and logits of these regions, as many as were proposed.
+    fn layer_by_layer(&self, proposals: &Proposals, regions: &[BoxYxyx]) -> Result<Vec<[AnyTensor; 2]>> {
+        let boxes = Place::tensor(&self.regions_shape, regions)?;
         let mut feeds = vec![(self.regions.as_str(), &boxes)];
         feeds.extend(self.given.iter().map(String::as_str).zip(&proposals.given));
         let fetches: Vec<&str> =
@@ -185,12 +132,11 @@ impl TwoStage {
         let mut found = self.session.run(&feeds, &fetches, &[])?.into_iter();
         let pairs = std::iter::from_fn(|| Some([found.next()?, found.next()?])).collect::<Vec<_>>();
         for (layer, [features, logits]) in self.layers.iter().zip(&pairs) {
-            if features.shape() != [regions.len(), layer.depth]
-                || logits.shape().first() != Some(&regions.len())
-            {
+            let depth = layer.of_region.depth;
+            if features.shape() != [regions.len(), depth] || logits.shape().first() != Some(&regions.len()) {
                 return Err(not(
                     &layer.features,
-                    format!("{features:?} for {} regions of {} numbers", regions.len(), layer.depth),
+                    format!("{features:?} for {} regions of {depth} numbers", regions.len()),
                 ));
             }
         }
@@ -213,9 +159,10 @@ impl TwoStage {
         let proposals = self.propose_for(picture)?;
         let own: Vec<&str> = self.layers.iter().map(|l| l.logits.as_str()).collect();
         let own = self.session.run(&[(&self.feed.name, picture)], &own, &[])?;
-        let fed = self.look(&proposals, &proposals.boxes)?;
+        let fed = self.layer_by_layer(&proposals, &proposals.boxes)?;
         for (layer, (own, [features, logits])) in self.layers.iter().zip(own.iter().zip(&fed)) {
-            check_logits(features, logits, &parts.values[layer.layer], layer.depth, &layer.logits)?;
+            let RegionLayer { layer: number, depth, .. } = layer.of_region;
+            check_logits(features, logits, &parts.values[number], depth, &layer.logits)?;
             let mut both = own.f32()?.iter().zip(logits.f32()?);
             if own.len() != logits.len() || both.any(|(a, b)| differs(*a, *b)) {
                 return Err(not(
@@ -228,45 +175,48 @@ impl TwoStage {
     }
 }
 
-/// The nearest to the layers of all tensors that could be the regions: [1, regions, 4] or [regions, 4], and fractions of
-/// the picture. Whatever is done to proposals before is done to the regions that are fed, too.
-pub(super) fn find_regions(
-    candidates: &[String],
-    shapes: &[String],
-    run: impl Fn(&[&String]) -> Result<Vec<AnyTensor>>,
-) -> Result<Option<(String, Vec<usize>)>> {
-    if candidates.is_empty() {
-        return Ok(None);
+impl Regions for TwoStage {
+    fn input(&self) -> Input {
+        self.input
     }
-    let found = run(&shapes.iter().collect::<Vec<_>>())?;
-    let mut fitting = Vec::new();
-    for (name, shape) in candidates.iter().zip(&found) {
-        let shape: Vec<usize> = shape.i32()?.iter().map(|&side| side.max(0) as usize).collect();
-        if matches!(shape[..], [1, regions, 4] | [regions, 4] if regions > 0) {
-            fitting.push((name, shape));
-        }
-    }
-    if fitting.is_empty() {
-        return Ok(None);
-    }
-    let values = run(&fitting.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
-    for ((name, shape), values) in fitting.into_iter().zip(values) {
-        // Crops by matrix products scale the regions to the cells of the feature map first.
-        if values.f32()?.iter().all(|v| (-0.01..=1.01).contains(v)) {
-            return Ok(Some((name.clone(), shape)));
-        }
-    }
-    Ok(None)
-}
 
-/// The one layer of a role; none where the model has none.
-fn one<'m>(serving: &Serving<'_>, heads: &'m [Head], role: Role) -> Result<Option<(&'m Head, Role)>> {
-    match heads {
-        [] => Ok(None),
-        [head] => Ok(Some((head, role))),
-        [_, second, ..] => Err(not(
-            &serving.view.node(second.scope, second.bias).name,
-            format!("expected one layer of its kind, found {}", heads.len()),
-        )),
+    fn layers(&self) -> Vec<RegionLayer> {
+        self.layers.iter().map(|layer| layer.of_region).collect()
+    }
+
+    fn masks(&self) -> &[(usize, usize)] {
+        &self.masks
+    }
+
+    fn mask_fit(&self) -> Masks<'_> {
+        match &self.mask_branch {
+            None => Masks::None,
+            Some(Ok(_)) => Masks::Learned,
+            Some(Err(reason)) => Masks::Mean(reason),
+        }
+    }
+
+    fn keep_pixels(
+        &self,
+        proposals: &Proposals,
+        seen: &Seen,
+        classes: usize,
+        rows: &mut RowSink<'_>,
+    ) -> Result<()> {
+        let Some(Ok(branch)) = &self.mask_branch else { return Ok(()) };
+        mask_rows::keep(self, branch, proposals, seen, (self.layers.len(), classes), rows)
+    }
+
+    fn propose(&self, rgb: &[u8], height: usize, width: usize) -> Result<Proposals> {
+        self.propose_for(&self.feed.tensor(rgb, height, width)?)
+    }
+
+    /// As many regions as were proposed.
+    fn look(&self, proposals: &Proposals, regions: &[BoxYxyx]) -> Result<Looked> {
+        let found = self.layer_by_layer(proposals, regions)?;
+        let logits = found.first().map_or(Ok(&[][..]), |[_, logits]| logits.f32())?.to_vec();
+        let features: Vec<AnyTensor> = found.into_iter().map(|[features, _]| features).collect();
+        let of_layer = (0..features.len()).collect();
+        Ok(Looked { features, of_layer, logits })
     }
 }
