@@ -94,7 +94,11 @@ impl TwoStage {
             }
             ([head, others @ ..], _) => {
                 let tensor = &serving.view.node(head.scope, head.bias).name;
-                Some(Err(not(tensor, format!("it cannot be reached alone, beside {} others", others.len()))))
+                let reason = format!(
+                    "it is one of {} layers, or the serving path does not lead to it",
+                    others.len() + 1
+                );
+                Some(Err(not(tensor, reason)))
             }
         };
         let mask_branch = mask_branch.map(|found| found.map_err(|error| error.to_string()));
