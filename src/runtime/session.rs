@@ -159,10 +159,8 @@ impl GraphSession {
     /// The shape of a tensor as far as the graph alone says: none where not even the number of axes is known, and none for
     /// sizes that are not.
     pub fn static_shape(&self, name: &str) -> Result<Option<Vec<Option<usize>>>> {
-        let shape = self
-            .graph
-            .tensor_shape(output(&self.graph, name)?)
-            .map_err(|status| failed(name, status))?;
+        let shape =
+            self.graph.tensor_shape(output(&self.graph, name)?).map_err(|status| failed(name, status))?;
         let sizes: Option<Vec<Option<i64>>> = shape.into();
         Ok(sizes.map(|sizes| {
             sizes.into_iter().map(|size| size.and_then(|size| usize::try_from(size).ok())).collect()

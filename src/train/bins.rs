@@ -83,9 +83,8 @@ mod tests {
         for column in 0..WIDE {
             let channel = |bin: usize| bin * WIDE + column;
             let of_bin = |bin: usize| -> f32 {
-                let product = (0..DEPTH).map(|d| {
-                    parts[bin * DEPTH + d] * values.kernel[d * BINS * WIDE + channel(bin)]
-                });
+                let product = (0..DEPTH)
+                    .map(|d| parts[bin * DEPTH + d] * values.kernel[d * BINS * WIDE + channel(bin)]);
                 values.biases[channel(bin)] + product.sum::<f32>()
             };
             let expected = (0..BINS).map(of_bin).sum::<f32>() / BINS as f32;
@@ -97,8 +96,7 @@ mod tests {
 
     #[test]
     fn columns_come_back_in_the_layers_order() {
-        let values =
-            LayerValues { kernel: draw(DEPTH * BINS * WIDE, 4), biases: draw(WIDE, 5).repeat(BINS) };
+        let values = LayerValues { kernel: draw(DEPTH * BINS * WIDE, 4), biases: draw(WIDE, 5).repeat(BINS) };
         let rows = gathered(&values, BINS).unwrap();
         let back = dealt(&NewColumns { kernel: rows.kernel, biases: rows.biases }, BINS);
         let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

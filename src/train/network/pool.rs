@@ -147,8 +147,7 @@ mod tests {
         if testing::library().is_none() {
             return;
         }
-        let all: Value =
-            serde_json::from_str(include_str!("../../../testdata/train/api.json")).unwrap();
+        let all: Value = serde_json::from_str(include_str!("../../../testdata/train/api.json")).unwrap();
         let case = &all["position_sensitive"];
         let (parts, samples, shape) =
             (sizes(&case["bins"]), sizes(&case["samples"]), sizes(&case["map_shape"]));

@@ -66,8 +66,7 @@ impl TwoStage {
         let flow = Flow::new(&flat.graph);
 
         let candidates = flow.narrows(&flat.targets[0])?;
-        let place =
-            Place::find(&serving, &flat.graph, &candidates, (&resized, &flat.targets[0]), config)?;
+        let place = Place::find(&serving, &flat.graph, &candidates, (&resized, &flat.targets[0]), config)?;
         let Place { input, probe, regions, shape: regions_shape } = place;
         let targets: Vec<&str> = flat.targets.iter().map(String::as_str).collect();
         let given = flow.given(&targets, &regions, &serving.feed.name)?;
@@ -93,8 +92,7 @@ impl TwoStage {
         let names: Vec<&str> =
             std::iter::once(&self.regions).chain(&self.given).map(String::as_str).collect();
         let mut found = self.session.run(&[(&self.feed.name, picture)], &names, &[])?.into_iter();
-        let boxes =
-            found.next().map_or_else(|| Ok(Vec::new()), |boxes| proposed(&boxes, &self.regions))?;
+        let boxes = found.next().map_or_else(|| Ok(Vec::new()), |boxes| proposed(&boxes, &self.regions))?;
         Ok(Proposals { boxes, given: found.collect() })
     }
 
