@@ -15,10 +15,13 @@ use tfgraft::saved_model::SavedModel;
 use tfgraft::train::bins::gathered;
 use tfgraft::train::cache::{CacheOptions, FeatureCache};
 use tfgraft::train::features::Showing;
+use tfgraft::train::frozen_columns::FitOptions;
 use tfgraft::train::kept::OpenRows;
 use tfgraft::train::network::{Parts, open};
+
+use tfgraft::train::parameters::Penalties;
 use tfgraft::train::task::RowSink;
-use tfgraft::train::{Classes, Frozen, TrainOptions, train};
+use tfgraft::train::{Classes, Frozen, Strategy, TrainOptions, train};
 
 const VIEWS: usize = 8;
 
@@ -73,7 +76,10 @@ fn learned(labels: &Path, class: &str) -> (f64, f64, f64) {
     let network = open(parts, &SessionConfig::default()).unwrap();
     let dataset = load(&[labels.to_owned()], None).unwrap();
     let classes = Classes { new: vec![class.into()], ..Classes::default() };
-    let options = TrainOptions { views: Some(VIEWS), ..TrainOptions::default() };
+    // A few pictures of 144 features are far less than the usual priors expect.
+    let penalties = Penalties { columns: 0.5, ..Penalties::default() };
+    let strategy = Strategy::FrozenColumns(FitOptions { penalties, ..FitOptions::default() });
+    let options = TrainOptions { strategy, views: Some(VIEWS), ..TrainOptions::default() };
     let trained = train(network.as_ref(), &dataset, &classes, &values, true, &options, &mut |_| {}).unwrap();
     let scores = network.tasks(true).unwrap()[0].layers[0];
     let columns = &trained.columns[scores];
@@ -99,13 +105,13 @@ fn a_position_sensitive_layer_learns_squares() {
     let data = tempfile::tempdir().unwrap();
     let (shown, others, above) = learned(&common::squares(data.path(), 6), "square");
     assert!(above > 0.9, "{above}");
-    assert!(shown > 3.0 * others, "{shown} and {others}");
+    assert!(shown > 2.0 * others, "{shown} and {others}");
 }
 
 #[test]
 fn a_position_sensitive_layer_learns_ducks() {
     let Some(shared) = common::shared().filter(|_| common::has_tensorflow()) else { return };
-    let (shown, others, above) = learned(&shared.join("data/ducky/train/annotations.json"), "duck");
+    let (shown, others, above) = learned(&shared.join("data/ducky/train/annotations.json"), "rubber_ducky");
     assert!(above > 0.9, "{above}");
-    assert!(shown > 3.0 * others, "{shown} and {others}");
+    assert!(shown > 2.0 * others, "{shown} and {others}");
 }

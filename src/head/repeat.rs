@@ -1,5 +1,5 @@
 //! Tensors that are the same for all classes and are repeated for each before they meet one with a class axis: the
-//! proposals, against which every class's boxes are decoded.
+//! proposals, against which every class's boxes are decoded; the zeros that stand for what lies beyond a map.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use super::flow::Flow;
 use crate::error::Result;
 use crate::graph::{Source, Use};
 
-/// Looks behind a tensor that must have a class axis like `joined`, and has none, for the Tile that gives it one.
+/// Looks behind a tensor that must have a class axis like `joined`, and has none, for the Tile or Fill that gives it one.
 ///
 /// What is learned there is followed forward like any other fact: where it does not arrive with the very axis that it is
 /// joined with, the model is refused.
@@ -27,6 +27,7 @@ pub(super) fn explain(
         }
         match &*here.nodes[node].op {
             "Tile" => repeated(flow, scope, node, joined)?,
+            "Fill" => filled(flow, scope, node, joined)?,
             "Reshape" | "Transpose" | "Unpack" | "Identity" | "Cast" | "ExpandDims" | "Squeeze" => {
                 stack.extend(here.inputs[node].first());
             }
@@ -67,6 +68,20 @@ fn repeated(flow: &mut Flow<'_, '_>, scope: usize, tile: usize, joined: &ClassAx
     };
     flow.must_grow(scope, times, place, Span { units: 1, background: joined.background });
     flow.learn(scope, Source::Node { node: tile, out: 0 }, Fact::Axis(axis))
+}
+
+/// A Fill that makes as many numbers along one axis as the tensor has that it is joined with.
+fn filled(flow: &mut Flow<'_, '_>, scope: usize, fill: usize, joined: &ClassAxis) -> Result<()> {
+    let dims = Use { node: fill, input: 0 };
+    let sizes = flow.elements(scope, dims).unwrap_or_default();
+    let size = joined.size(flow.growth).map(|size| size as i64);
+    let (Some(found), true) = (sizes.get(joined.axis), sizes.len() == joined.rank) else { return Ok(()) };
+    if size.is_none() || found.value() != size {
+        return Ok(());
+    }
+    let units = joined.outer.unwrap_or(1) * joined.inner;
+    flow.must_grow(scope, dims, joined.axis, Span { units, background: joined.background });
+    flow.learn(scope, Source::Node { node: fill, out: 0 }, Fact::Axis(*joined))
 }
 
 /// Looks behind an Unpack into one tensor for each class that no class axis reaches: it takes a tensor apart that is filled

@@ -285,6 +285,7 @@ impl<'t, 'a> Tracer<'t, 'a> {
                 (!dims.is_empty()).then(|| of(0)?.checked_sub(dims.len())).flatten()
             }
             "GatherV2" => Some(of(0)? + of(1)?.checked_sub(1)?),
+            "Add" | "AddV2" | "Sub" | "Mul" => Some(of(0)?.max(of(1)?)),
             "ExpandDims" => Some(of(0)? + 1),
             "Pack" => Some(of(0)? + 1),
             "Unpack" => of(0)?.checked_sub(1),
@@ -319,6 +320,22 @@ pub fn is_new_axis(view: &GraphView<'_>, scope: usize, source: Source, axis: &Cl
     let dim = view.integers(scope, node, 1).and_then(|dims| dims.first().copied());
     view.node(scope, node).op == "ExpandDims"
         && dim.is_some_and(|d| d.rem_euclid(axis.rank as i64) == axis.axis as i64)
+}
+
+/// A tensor without the axes of size 1 that were put before its own by packing it alone, and how many those are.
+pub fn packed_alone(view: &GraphView<'_>, scope: usize, source: Source) -> (Source, usize) {
+    let (mut source, mut axes) = (source, 0);
+    while let Source::Node { node, .. } = source {
+        let here = &view.scopes[scope];
+        let first = int_attr(&here.nodes[node], "axis").unwrap_or(0) == 0;
+        match here.inputs[node][..] {
+            [alone] if here.nodes[node].op == "Pack" && first && axes < 8 => {
+                (source, axes) = (alone, axes + 1)
+            }
+            _ => break,
+        }
+    }
+    (source, axes)
 }
 
 /// Whether a node certainly makes one number: a StridedSlice that takes one element, or arithmetic on such.

@@ -1,5 +1,8 @@
 //! From scores back to the class layers.
 
+use std::collections::HashMap;
+
+use super::super::trace::{packed_alone, static_rank};
 use super::walk::{Walk, not};
 use super::{Activation, Head};
 use crate::error::Result;
@@ -65,7 +68,12 @@ impl Walk<'_, '_> {
                 self.back(scope, logits, trail, depth + 1)
             }
             // Logits are scaled by a constant (post_processing.logit_scale).
-            "Mul" | "RealDiv" => follow(self, &self.without_constants(scope, inputs)),
+            "Mul" | "RealDiv" => {
+                let mut scaled = self.without_constants(scope, inputs);
+                // Samples around a point are weighed by numbers that all classes share (crops by products).
+                scaled.retain(|&factor| !self.ends_in_new_axis(scope, factor));
+                follow(self, &scaled)
+            }
             // Suppression of a fixed size (use_static_shapes) fills the scores of boxes that are not there.
             "Select" | "SelectV2" => {
                 follow(self, &self.without_constants(scope, inputs.get(1..).unwrap_or_default()))
@@ -74,7 +82,11 @@ impl Walk<'_, '_> {
             "Pack" | "Merge" | "AddN" => follow(self, &inputs.clone()),
             // Position-sensitive scores: one part of the channels for each bin of a proposal, cut out and averaged.
             "Split" => follow(self, inputs.get(1..2).unwrap_or_default()),
-            "CropAndResize" | "Mean" => follow(self, inputs.get(..1).unwrap_or_default()),
+            "CropAndResize" | "Mean" | "AvgPool" => follow(self, inputs.get(..1).unwrap_or_default()),
+            // Crops by products gather the rows of a map by their positions.
+            "GatherV2" if self.view.integers(scope, node, 2).as_deref() == Some(&[0]) => {
+                follow(self, inputs.get(..1).unwrap_or_default())
+            }
             // An array that a loop fills; what it was before the loop holds nothing.
             "TensorArrayGatherV3" | "TensorArrayWriteV3" => {
                 follow(self, inputs.get(2..3).unwrap_or_default())
@@ -106,6 +118,17 @@ impl Walk<'_, '_> {
                 "unknown operation on the way from the scores to the class head".into(),
             )),
         }
+    }
+
+    /// Whether a tensor has just been given its last axis, on which it has one number.
+    fn ends_in_new_axis(&self, scope: usize, source: Source) -> bool {
+        let (Source::Node { node, .. }, _) = packed_alone(self.view, scope, source) else { return false };
+        let here = &self.view.scopes[scope];
+        let inner = here.inputs[node].first();
+        let rank = || static_rank(self.view, &HashMap::new(), scope, *inner?);
+        let dim = self.view.integers(scope, node, 1).and_then(|dims| dims.first().copied());
+        here.nodes[node].op == "ExpandDims"
+            && dim.is_some_and(|dim| dim == -1 || dim >= 0 && usize::try_from(dim).ok() == rank())
     }
 
     /// Whether a Slice starts at 1 on the last axis: it cuts the background column off.

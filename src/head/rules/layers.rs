@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::axis::{ClassAxis, Fact};
 use super::super::flow::Flow;
-use super::super::trace::{is_new_axis, static_rank};
+use super::super::trace::{is_new_axis, packed_alone, static_rank};
 use super::{At, Outcome};
 use crate::error::Result;
 use crate::graph::tensor::{bool_attr, ints_attr, str_attr};
@@ -61,7 +61,7 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
             }
             flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
         }
-        "MaxPool" => {
+        "MaxPool" | "AvgPool" => {
             let alone = |key| ints_attr(node, key).and_then(|sizes| sizes.get(3).copied()) == Some(1);
             let plain = axis.axis == 3 && str_attr(node, "data_format").unwrap_or("NHWC") == "NHWC";
             if !(plain && alone("ksize") && alone("strides")) {
@@ -83,16 +83,21 @@ pub fn apply(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option
         }
         "Add" | "AddV2" | "Sub" | "Mul" | "RealDiv" | "Maximum" | "Minimum" | "Pow" | "Greater"
         | "GreaterEqual" | "Less" | "LessEqual" | "Equal" | "NotEqual" | "LogicalAnd" | "LogicalOr" => {
-            // The other operand is one number, or one for all classes, or carries the classes too.
+            // The other operand is one number, or one for all classes, or carries the classes too. With more axes than the
+            // first it puts its own before them.
             let other = 1 - at.input.min(1);
+            let mut before = 0;
             let single = flow.view.scopes[at.scope].inputs[at.node].get(other).is_some_and(|&s| {
-                static_rank(flow.view, &flow.found.facts, at.scope, s) == Some(0)
-                    || is_new_axis(flow.view, at.scope, s, axis)
+                let (inner, packed) = packed_alone(flow.view, at.scope, s);
+                let new_axis = is_new_axis(flow.view, at.scope, inner, axis);
+                before = if new_axis { packed } else { 0 };
+                new_axis || static_rank(flow.view, &flow.found.facts, at.scope, s) == Some(0)
             });
             if !single {
                 flow.must_join(at.scope, at.node, [other]);
             }
-            flow.learn(at.scope, at.out(0), Fact::Axis(*axis))?;
+            let wider = ClassAxis { rank: axis.rank + before, axis: axis.axis + before, ..*axis };
+            flow.learn(at.scope, at.out(0), Fact::Axis(wider))?;
         }
         "ArgMax" | "ArgMin" if at.input == 0 => {
             let along = flow.constants(at.scope, at.edge(1)).and_then(|a| a.first().copied());

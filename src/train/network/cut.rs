@@ -104,14 +104,14 @@ impl<'g> Flow<'g> {
         Ok(self.behind(tensor, None).contains(&other.0))
     }
 
-    /// What is averaged between two tensors: the inputs of the Mean operations there.
-    pub fn averaged(&self, start: &str, target: &str) -> Result<Vec<String>> {
+    /// What operations of a kind read between two tensors: their first inputs.
+    pub fn read_by(&self, op: &str, start: &str, target: &str) -> Result<Vec<String>> {
         let (start, target) = (self.tensor(start)?, self.tensor(target)?);
         let ahead = self.ahead(&self.behind(target, None), |(node, _)| node == start.0);
-        let mut means: Vec<usize> =
-            ahead.into_iter().filter(|&node| self.graph.node[node].op == "Mean").collect();
-        means.sort_unstable();
-        Ok(means.into_iter().filter_map(|node| Some(self.name(*self.inputs[node].first()?))).collect())
+        let mut nodes: Vec<usize> =
+            ahead.into_iter().filter(|&node| self.graph.node[node].op == op).collect();
+        nodes.sort_unstable();
+        Ok(nodes.into_iter().filter_map(|node| Some(self.name(*self.inputs[node].first()?))).collect())
     }
 
     /// The float32 tensors outside of loops that every way from the nodes `starts` to `target` passes, nearest to the target
@@ -262,8 +262,8 @@ mod tests {
         ]);
         let flow = Flow::new(&graph);
         assert_eq!(flow.passed("layer", "target").unwrap(), ["gathered:0", "flat:0"]);
-        assert_eq!(flow.averaged("layer", "target").unwrap(), ["crop:0"]);
-        assert!(flow.averaged("gathered", "target").unwrap().is_empty());
+        assert_eq!(flow.read_by("Mean", "layer", "target").unwrap(), ["crop:0"]);
+        assert!(flow.read_by("Mean", "gathered", "target").unwrap().is_empty());
         assert!(flow.computed_from("target", "layer:0").unwrap());
         assert!(!flow.computed_from("boxes", "layer:0").unwrap());
         let refused = flow.passed("target", "layer").unwrap_err().to_string();

@@ -17,6 +17,8 @@ pub struct Bins {
     pub parts: (usize, usize),
     /// Samples of a part.
     pub samples: (usize, usize),
+    /// Whether a sample that rounding puts beyond the map counts as on its edge, as crops by products have it, and not as zero.
+    pub within: bool,
 }
 
 impl Bins {
@@ -32,11 +34,12 @@ impl Bins {
         let step_x = (region.xmax - region.xmin) / columns as f32;
         let part = |row: usize, column: usize| {
             let (y, x) = (row as f32, column as f32);
+            let place = |v: f32| if self.within { v.clamp(0.0, 1.0) } else { v };
             BoxYxyx::new(
-                region.ymin + y * step_y,
-                region.xmin + x * step_x,
-                region.ymin + (y + 1.0) * step_y,
-                region.xmin + (x + 1.0) * step_x,
+                place(region.ymin + y * step_y),
+                place(region.xmin + x * step_x),
+                place(region.ymin + (y + 1.0) * step_y),
+                place(region.xmin + (x + 1.0) * step_x),
             )
         };
         (0..rows).flat_map(|row| (0..columns).map(move |column| part(row, column))).collect()
@@ -151,7 +154,7 @@ mod tests {
         let case = &all["position_sensitive"];
         let (parts, samples, shape) =
             (sizes(&case["bins"]), sizes(&case["samples"]), sizes(&case["map_shape"]));
-        let bins = Bins { parts: (parts[0], parts[1]), samples: (samples[0], samples[1]) };
+        let bins = Bins { parts: (parts[0], parts[1]), samples: (samples[0], samples[1]), within: false };
         let mut map_shape = vec![1];
         map_shape.extend(&shape);
         let map = AnyTensor::new(&map_shape, &floats(&case["map"])).unwrap();
@@ -182,5 +185,7 @@ mod tests {
         assert_eq!(again.inside.len(), many.len() * bins.count());
         let flat = AnyTensor::new(&[3], &[0.0f32; 3]).unwrap();
         assert!(pool.run(&flat, &regions).is_err());
+        let within = Bins { within: true, ..bins }.of(&BoxYxyx::new(-0.1, 0.5, 0.6, 1.2));
+        assert!(within.iter().flat_map(|part| part.to_array()).all(|v| (0.0..=1.0).contains(&v)));
     }
 }

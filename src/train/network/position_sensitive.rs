@@ -115,9 +115,10 @@ impl PositionSensitive {
             let depth = usize::try_from(depth(head)).unwrap_or(0);
             let old = OldColumns::new(&parts.values[layer], bins, depth, config)?;
             let samples = trial.samples(&flow, end, target)?;
+            let within = flow.read_by("CropAndResize", end, target)?.is_empty();
             let mut pooled = flow.passed(end, target)?;
             pooled.push(target.clone());
-            let pool = trial.pool((map, &pooled), (bins, samples), &old, config)?;
+            let pool = trial.pool((map, &pooled), (bins, samples, within), &old, config)?;
             let map = position_or_push(&mut maps, map);
             let known = pools.iter().position(|(of, p)| (*of, p.bins()) == (map, pool.bins()));
             let pool = known.unwrap_or_else(|| {
@@ -209,7 +210,7 @@ impl<'s> Trial<'s> {
     /// How many samples of each bin are averaged between a layer and its target: rows and columns.
     fn samples(&self, flow: &Flow<'_>, layer: &str, target: &str) -> Result<(usize, usize)> {
         let mut found: Option<(usize, usize)> = None;
-        for averaged in flow.averaged(layer, target)? {
+        for averaged in flow.read_by("Mean", layer, target)? {
             let shape = self.session.static_shape(&averaged)?;
             let Some(&[_, Some(rows), Some(columns), _]) = shape.as_deref() else {
                 return Err(not(
@@ -235,7 +236,7 @@ impl<'s> Trial<'s> {
     fn pool(
         &self,
         (map, pooled): (&str, &[String]),
-        (bins, samples): (usize, (usize, usize)),
+        (bins, samples, within): (usize, (usize, usize), bool),
         old: &OldColumns,
         config: &SessionConfig,
     ) -> Result<Pool> {
@@ -250,7 +251,7 @@ impl<'s> Trial<'s> {
         ];
         let mut nearest = (f32::INFINITY, map);
         for parts in arrangements(bins) {
-            let pool = Pool::new(Bins { parts, samples }, config)?;
+            let pool = Pool::new(Bins { parts, samples, within }, config)?;
             let mut off = vec![0.0f32; pooled.len()];
             for (regions, found) in &runs {
                 let [map, found @ ..] = &found[..] else { continue };
