@@ -1,5 +1,6 @@
 //! Reads a model's bytes into messages, losing nothing. TensorFlow is not involved.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use super::frozen;
 use super::source::{ModelSource, SAVED_MODEL_PB, SourceKind};
 use super::wire;
 use crate::error::{Error, Result};
+use crate::input;
 use crate::pb;
 
 /// The tag that TF Serving and the exporters use.
@@ -60,6 +62,16 @@ impl SavedModel {
     }
 
     fn check_variables(&self) -> Result<()> {
+        // TensorFlow would wait for ever for a pipe that nobody writes to.
+        for entry in self
+            .dir()
+            .and_then(|dir| fs::read_dir(dir.join("variables")).ok())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            input::regular(&entry.path())?;
+        }
         let wanted = self.meta().graph_def.iter().flat_map(|g| &g.node).any(|n| n.op == "VarHandleOp");
         if wanted && self.variables_prefix().is_none() {
             return Err(Error::NotAModel {
@@ -102,5 +114,5 @@ fn decode<M: Message + Default>(file: &Path, message: &str, bytes: Bytes) -> Res
 }
 
 fn read_file(file: &Path) -> Result<Bytes> {
-    std::fs::read(file).map(Bytes::from).map_err(|e| Error::io(file, e))
+    input::read_file(file, input::PROTO).map(Bytes::from)
 }
