@@ -128,7 +128,7 @@ def by_name(ports, key, names):
     raise RuntimeError(f"{key} of the signature is lost: there are {', '.join(port.name for port in ports)}")
 
 
-WAYS = {"tensorflow": tensorflow, "plain": tensorflow, "onnx": onnx, "openvino": openvino, "tflite": tflite, "tfjs": tfjs}
+WAYS = {"tensorflow": tensorflow, "onnx": onnx, "openvino": openvino, "tflite": tflite, "tfjs": tfjs}
 
 
 def main():

@@ -16,6 +16,9 @@ use crate::pb;
 /// The tag that TF Serving and the exporters use.
 pub const SERVE: &str = "serve";
 
+/// Number of the field of SavedModel that holds its meta graphs.
+const META_GRAPHS: u64 = 2;
+
 /// A model as messages, with where it came from.
 #[derive(Debug, Clone)]
 pub struct SavedModel {
@@ -86,8 +89,13 @@ impl SavedModel {
 }
 
 fn read_saved_model(file: &Path) -> Result<pb::SavedModel> {
-    let model: pb::SavedModel = decode(file, "SavedModel", read_file(file)?)?;
     let not = |reason: String| Error::NotAModel { path: file.to_owned(), reason };
+    let bytes = read_file(file)?;
+    // Before any of them is decoded.
+    if let many @ 2.. = wire::occurrences(&bytes, META_GRAPHS) {
+        return Err(not(format!("{many} meta graphs, expected one with tag \"{SERVE}\"")));
+    }
+    let model: pb::SavedModel = decode(file, "SavedModel", bytes)?;
     if model.saved_model_schema_version != 1 {
         return Err(not(format!("schema version {}, expected 1", model.saved_model_schema_version)));
     }
@@ -99,7 +107,7 @@ fn read_saved_model(file: &Path) -> Result<pb::SavedModel> {
                 return Err(not(format!("tags {tags:?}, expected \"{SERVE}\"; is it a training export?")));
             }
         }
-        many => return Err(not(format!("{} meta graphs, expected one with tag \"{SERVE}\"", many.len()))),
+        _ => return Err(not(format!("no meta graph, expected one with tag \"{SERVE}\""))),
     }
     Ok(model)
 }
