@@ -13,6 +13,7 @@ pub mod export;
 pub mod graft;
 pub mod graph;
 pub mod head;
+pub mod input;
 pub mod inspect;
 pub mod pb;
 pub mod pipeline_config;

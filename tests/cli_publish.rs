@@ -97,7 +97,11 @@ fn what_a_server_could_not_load_is_not_published() {
     // A model that TensorFlow refuses: an operation that it does not know.
     let source = source();
     edit(source.path(), |graph| graph.node[0].op = "NoSuchOperation".into());
-    publish(source.path(), &base, &[]).assert().code(2).stderr(predicates::str::contains("NoSuchOperation"));
+    publish(source.path(), &base, &[]).assert().code(1).stderr(predicates::str::contains("--trust"));
+    publish(source.path(), &base, &["--trust"])
+        .assert()
+        .code(2)
+        .stderr(predicates::str::contains("Op type not registered 'NoSuchOperation'"));
     // A warm-up file that a server would fail on makes a version that never loads.
     let source = self::source();
     let extra = source.path().join("saved_model/assets.extra");
@@ -116,6 +120,40 @@ fn edit(model: &Path, change: impl FnOnce(&mut pb::GraphDef)) {
     let mut proto = pb::SavedModel::decode(fs::read(&file).unwrap().as_slice()).unwrap();
     change(proto.meta_graphs[0].graph_def.as_mut().unwrap());
     fs::write(&file, proto.encode_to_vec()).unwrap();
+}
+
+/// Links that would carry a file of this machine into a version, and pipes that would keep its reader waiting.
+#[test]
+#[cfg(unix)]
+fn what_lies_elsewhere_is_not_published() {
+    use std::os::unix::fs::symlink;
+    let parent = tempdir().unwrap();
+    let base = parent.path().join("base");
+    let secret = parent.path().join("secret");
+    fs::write(&secret, "of this machine").unwrap();
+    let pipe = |at: &Path| assert!(Command::new("mkfifo").arg(at).status().unwrap().success());
+    type Lay<'a> = Box<dyn Fn(&Path) + 'a>;
+    let cases: [(&str, Lay<'_>); 5] = [
+        ("out of the model's folder", Box::new(|m| symlink(&secret, m.join("saved_model/extra")).unwrap())),
+        ("other than a file", Box::new(|m| symlink(".", m.join("saved_model/again")).unwrap())),
+        ("label_map", Box::new(|m| symlink(&secret, m.join("label_map.pbtxt")).unwrap())),
+        ("not JSON", Box::new(|m| symlink(&secret, m.join("report.json")).unwrap())),
+        ("a pipe", Box::new(|m| pipe(&m.join("saved_model/variables/variables.data-00000-of-00001")))),
+    ];
+    for (said, lay) in cases {
+        let source = source();
+        for name in ["label_map.pbtxt", "report.json"] {
+            fs::remove_file(source.path().join(name)).unwrap();
+        }
+        fs::create_dir_all(source.path().join("saved_model/variables")).unwrap();
+        lay(source.path());
+        publish(source.path(), &base, &["--no-warmup"])
+            .timeout(Duration::from_secs(60))
+            .assert()
+            .code(2)
+            .stderr(predicates::str::contains(said));
+        assert!(!base.exists() || common::entries(&base).is_empty(), "{said}");
+    }
 }
 
 #[test]

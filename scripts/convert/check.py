@@ -34,7 +34,6 @@ MODELS = {
 ADD = ["--add", "silent", "--add", "copied=like:1"]
 # Of the largest number of an output, or of 1 where that is smaller.
 TOLERANCE = 1e-3
-LIMIT = 280  # seconds for one conversion and run
 
 
 def main():
@@ -43,6 +42,7 @@ def main():
     parser.add_argument("--environments", type=pathlib.Path, required=True)
     parser.add_argument("--image", type=pathlib.Path, default=ROOT / "testdata/fixtures/probe.png")
     parser.add_argument("--converters", nargs="+", choices=CONVERTERS, default=list(CONVERTERS))
+    parser.add_argument("--limit", type=int, default=280, help="seconds for one conversion and run")
     parser.add_argument("models", nargs="*", choices=[[], *MODELS])
     options = parser.parse_args()
     store = ROOT / "docs/converters.json"
@@ -56,8 +56,7 @@ def main():
                 row = {side: judged.by(converter) for side, judged in sides.items()}
                 results.setdefault(name, {})[converter] = row | {"date": datetime.date.today().isoformat()}
                 print(f"{name} {converter}: {row['base']['says']} | {row['grown']['says']}", flush=True)
-                runs = {side: told["says"].startswith("runs") for side, told in row.items()}
-                if (row["base"]["good"] and not row["grown"]["good"]) or (runs["base"] and not runs["grown"]):
+                if worse(row):
                     failed.append(f"{name} {converter}")
                 store.write_text(json.dumps(results, indent=1) + "\n")
             shutil.rmtree(work + "/" + name)
@@ -65,6 +64,12 @@ def main():
     if failed:
         print(f"convert_check: a grown model fails where its base does not: {', '.join(failed)}")
     sys.exit(bool(failed))
+
+
+def worse(row):
+    """Whether a grown model fails where its base does not."""
+    runs = {side: row[side]["says"].startswith("runs") for side in ("base", "grown")}
+    return (runs["base"] and not runs["grown"]) or (row["base"]["good"] and not row["grown"]["good"])
 
 
 def models_of(name, work, tfgraft):
@@ -105,11 +110,12 @@ class Side:
         reason = None
         with open(self.logs / f"{way}.log", "w") as log:
             try:
-                status = subprocess.run(command, stdout=log, stderr=log, timeout=LIMIT).returncode
+                status = subprocess.run(command, stdout=log, stderr=log,
+                                        timeout=self.options.limit).returncode
                 if status:
                     reason = f"the process ended with status {status}"
             except subprocess.TimeoutExpired:
-                reason = f"not done after {LIMIT} seconds"
+                reason = f"not done after {self.options.limit} seconds"
         said = json.loads((work / "said.json").read_text())
         said["reason"] = reason or said["reason"]
         return said, dict(np.load(work / "outputs.npz")) if said["stage"] == "done" else None

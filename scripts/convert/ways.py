@@ -92,7 +92,9 @@ def tfjs(model, work):
     from tensorflowjs.converters import tf_saved_model_conversion_v2
 
     target = os.path.join(work, "tfjs")
-    tf_saved_model_conversion_v2.convert_tf_saved_model(model, target, signature_def=SIGNATURE, saved_model_tags="serve")
+    # The tool's command line strips assertions by default, its function does not; TensorFlow.js has no operation for them.
+    tf_saved_model_conversion_v2.convert_tf_saved_model(
+        model, target, signature_def=SIGNATURE, saved_model_tags="serve", strip_debug_ops=True)
 
     def run(feed):
         ((name, value),) = feed.items()
@@ -102,6 +104,9 @@ def tfjs(model, work):
         if node.returncode:
             raise RuntimeError(next((line for line in node.stderr.splitlines() if "Error" in line), node.stderr))
         answer = json.loads(node.stdout)
+        # Some outputs are called by their tensor, not as the signature calls them.
+        keys = {info.name: key for key, info in signature(model).outputs.items()}
+        answer = {keys.get(name, name): output for name, output in answer.items()}
         return {k: np.frombuffer(base64.b64decode(o["values"]), np.float32).reshape(o["shape"]) for k, o in answer.items()}
 
     return "", run

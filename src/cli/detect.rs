@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use serde::Serialize;
 
+use super::output;
 use super::pictures::{self, Names};
 use super::runtime::RuntimeArgs;
 use crate::data::Picture;
@@ -106,9 +107,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     bar.finish_and_clear();
     if args.json {
-        let mut out = std::io::stdout().lock();
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
+        output::json(&report)?;
     }
     Ok(())
 }
@@ -169,7 +168,7 @@ fn describe(
 }
 
 fn print_image(image: &ImageReport) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = Vec::new();
     writeln!(out, "{} ({} x {})", image.image, image.width, image.height)?;
     if image.detections.is_empty() {
         writeln!(out, "  nothing found")?;
@@ -183,5 +182,5 @@ fn print_image(image: &ImageReport) -> std::io::Result<()> {
     if let Some(drawn) = &image.drawn {
         writeln!(out, "  drawn: {drawn}")?;
     }
-    Ok(())
+    output::text(&out)
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::GateArgs;
 use super::measures;
+use super::output;
 use super::runtime::RuntimeArgs;
 use crate::data::{self, Dataset, Problems};
 use crate::detect::{Detector, DetectorOptions};
@@ -18,6 +19,7 @@ use crate::eval::{
     Assessment, ClassMetrics, Roster, Verdict, assess, class_ids, class_names, evaluate, masks_missing,
     run_images,
 };
+use crate::input;
 use crate::progress;
 
 /// Measure a model on labelled pictures: COCO's average precision and recall, per class and for old, new, all classes
@@ -148,12 +150,12 @@ pub fn run(args: Args) -> Result<()> {
         gate: verdict,
         data_problems: data.problems,
     };
-    let mut out = std::io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
+        output::json(&report)?;
     } else {
-        print_table(&mut out, &report, &roster)?;
+        let mut table = Vec::new();
+        print_table(&mut table, &report, &roster)?;
+        output::text(&table)?;
     }
     Ok(report.gate.map_or(Ok(()), |verdict| verdict.check())?)
 }
@@ -214,7 +216,7 @@ impl Baseline {
             let options = DetectorOptions { label_map: None, run: args.runtime.options() };
             return Ok(Self::Model(Box::new(Detector::load(path, &options).context("--baseline")?)));
         }
-        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let text = input::read(path, input::TEXT)?;
         let stored = serde_json::from_slice(&text).map_err(|e| {
             let path = path.display();
             Error::Data(format!("--baseline {path}: not what `tfgraft evaluate --json` prints: {e}"))

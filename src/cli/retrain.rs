@@ -11,6 +11,7 @@ use super::runtime::RuntimeArgs;
 use crate::data::{Dataset, LabelMap, load};
 use crate::error::Error;
 use crate::head::understand;
+use crate::input;
 use crate::policy;
 use crate::retrain::report::Validation;
 use crate::retrain::{Options, Plan, Report, retrain};
@@ -105,7 +106,7 @@ pub fn run(args: Args) -> Result<()> {
     let classes = understood.located.classes;
     let mut data = load(&args.data, args.images.as_deref())?;
     if let Some(file) = &args.incomplete {
-        let list = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+        let list = input::read_text(file)?;
         data.mark_incomplete(&list, &file.display().to_string())?;
     }
     let (labels, labels_from) =

@@ -13,6 +13,7 @@ use super::dataset::{Dataset, ImageSource, Incomplete, RawObject, labelled, pict
 use super::problems::ProblemKind;
 use super::segmentation;
 use crate::error::{Error, Result};
+use crate::input;
 
 #[derive(Deserialize)]
 struct File {
@@ -67,7 +68,7 @@ struct Category {
 
 /// Reads a COCO JSON file; the pictures are in `images_dir`, else in the file's folder.
 pub fn read(path: &Path, images_dir: Option<&Path>) -> Result<Dataset> {
-    let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let text = input::read(path, input::TEXT)?;
     let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     parse(&text, &path.display().to_string(), images_dir.unwrap_or(beside))
 }

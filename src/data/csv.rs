@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::dataset::{Dataset, ImageSource, RawObject, labelled, picture_path};
 use crate::error::{Error, Result};
+use crate::input;
 
 const COLUMNS: [&str; 8] = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"];
 
@@ -19,7 +20,7 @@ struct Rows {
 
 /// Reads a CSV file; the pictures are in `images_dir`, else in the file's folder.
 pub fn read(path: &Path, images_dir: Option<&Path>) -> Result<Dataset> {
-    let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let text = input::read(path, input::TEXT)?;
     let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     parse(&text, &path.display().to_string(), images_dir.unwrap_or(beside))
 }

@@ -10,6 +10,7 @@ use super::problems::{ProblemKind, Problems};
 use super::segmentation::Segmentation;
 use super::tfrecord;
 use crate::error::{Error, Result};
+use crate::input;
 
 /// Labelled pictures with the names of their classes.
 #[derive(Debug, Clone, Default)]
@@ -122,7 +123,7 @@ impl ImageSource {
     /// Reads the encoded picture.
     pub fn read(&self) -> Result<Vec<u8>> {
         match self {
-            Self::File(path) => std::fs::read(path).map_err(|e| Error::io(path, e)),
+            Self::File(path) => input::read_file(path, input::PICTURE),
             Self::Record { path, offset, .. } => tfrecord::read_encoded(path, *offset),
         }
     }

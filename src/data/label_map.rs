@@ -6,6 +6,7 @@ use std::path::Path;
 use super::coco_names::COCO;
 use super::label_map_text;
 use crate::error::{Error, Result};
+use crate::input;
 
 /// One class of a label map.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,12 +41,7 @@ pub struct LabelMap {
 impl LabelMap {
     /// Reads a `label_map.pbtxt`.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        let name = path.display().to_string();
-        let text = String::from_utf8(bytes).map_err(|e| {
-            Error::Data(format!("{name}: not UTF-8 at byte {}", e.utf8_error().valid_up_to()))
-        })?;
-        Self::parse(&text, &name)
+        Self::parse(&input::read_text(path)?, &path.display().to_string())
     }
 
     /// Parses text; `name` is the file's name in errors.

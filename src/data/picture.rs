@@ -18,6 +18,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::rle::Rle;
 use crate::error::{Error, Result};
+use crate::input;
 
 /// Longest side accepted, pixels.
 pub const MAX_SIDE: u32 = 16_384;
@@ -52,7 +53,7 @@ pub struct PictureInfo {
 impl Picture {
     /// Reads and decodes a file.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let bytes = input::read_file(path, input::PICTURE)?;
         Self::decode(&bytes, &path.display().to_string())
     }
 

@@ -11,6 +11,7 @@ use quick_xml::events::Event;
 use super::dataset::{Dataset, ImageSource, RawObject, labelled, picture_path};
 use super::problems::{ProblemKind, Problems};
 use crate::error::{Error, Result};
+use crate::input;
 
 const ENDINGS: [&str; 10] = ["jpg", "jpeg", "png", "bmp", "webp", "JPG", "JPEG", "PNG", "BMP", "WEBP"];
 
@@ -54,7 +55,7 @@ pub fn read_dir(dir: &Path, images_dir: Option<&Path>) -> Result<Dataset> {
 pub fn read_files(files: &[PathBuf], pictures: &Path) -> Result<Dataset> {
     let mut out = Dataset::default();
     for path in files {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let bytes = input::read(path, input::TEXT)?;
         let name = path.display().to_string();
         let annotation = parse(&bytes, &name)?;
         let declared = annotation.width.zip(annotation.height).map(|(w, h)| (w as u32, h as u32));

@@ -16,6 +16,7 @@ use super::dataset::{Dataset, ImageSource, RawObject, assemble, header, picture_
 use super::picture::PictureInfo;
 use super::problems::{ProblemKind, Problems};
 use crate::error::{Error, Result};
+use crate::input;
 
 /// How far above the pictures the file with the names may lie: `data.yaml`, `images`, `train`.
 const LEVELS: usize = 3;
@@ -150,7 +151,8 @@ fn lonely(folder: &Path, read: &BTreeSet<PathBuf>, problems: &mut Problems) {
         let labels = |line: &str| {
             line.split_whitespace().count() >= 5 && line.starts_with(|c: char| c.is_ascii_digit())
         };
-        let is_labels = std::fs::read_to_string(&text).is_ok_and(|t| t.lines().any(labels));
+        let is_labels = input::read_file(&text, input::TEXT)
+            .is_ok_and(|t| String::from_utf8_lossy(&t).lines().any(labels));
         if is_labels && !read.contains(&text) {
             problems.add(ProblemKind::MissingPicture, || text.display().to_string());
         }
@@ -163,7 +165,7 @@ fn objects(
     classes: &[String],
     problems: &mut Problems,
 ) -> Result<Vec<RawObject>> {
-    let bytes = std::fs::read(text).map_err(|e| Error::io(text, e))?;
+    let bytes = input::read_file(text, input::TEXT)?;
     parse(&String::from_utf8_lossy(&bytes), &text.display().to_string(), info, classes, problems)
 }
 
@@ -228,7 +230,7 @@ fn class_names(path: &Path) -> Result<Vec<String>> {
 }
 
 fn listed_names(path: &Path) -> Result<Option<Vec<String>>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let bytes = input::read_file(path, input::TEXT)?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|_| Error::Data(format!("{}: not UTF-8; save the names as UTF-8", path.display())))?;
     let text = text.trim_start_matches('\u{feff}').trim_end();
@@ -236,7 +238,7 @@ fn listed_names(path: &Path) -> Result<Option<Vec<String>>> {
 }
 
 fn yaml(path: &Path) -> Result<Yaml> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    let text = input::read_text(path)?;
     plain(&text).map_err(|what| Error::Data(format!("{}: {what}", path.display())))?;
     let documents = YamlLoader::load_from_str(&text)
         .map_err(|e| Error::Data(format!("{}: not YAML: {e}", path.display())))?;

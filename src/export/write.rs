@@ -15,6 +15,7 @@ use crate::pb::attr_value::Value;
 use crate::runtime::{AnyTensor, bundle};
 use crate::saved_model::SavedModel;
 use crate::saved_model::source::SAVED_MODEL_PB;
+use crate::saved_model::tree::files;
 
 /// protobuf cannot hold more; a frozen graph near it would not load anywhere.
 const MAX_PROTO: usize = i32::MAX as usize;
@@ -46,7 +47,7 @@ pub fn write_model(
     }
     if let Some(dir) = source.dir() {
         for extra in ["assets", "assets.extra"] {
-            copy_tree(&dir.join(extra), &folder.join(extra))?;
+            copy_tree(dir, &dir.join(extra), &folder.join(extra))?;
         }
     }
     let proto = pb::SavedModel { meta_graphs: vec![meta], ..source.proto.clone() };
@@ -106,19 +107,17 @@ fn place(
     Ok(())
 }
 
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+fn copy_tree(root: &Path, from: &Path, to: &Path) -> Result<()> {
     if !from.is_dir() {
         return Ok(());
     }
     fs::create_dir_all(to).map_err(|e| Error::io(to, e))?;
-    for entry in fs::read_dir(from).map_err(|e| Error::io(from, e))? {
-        let entry = entry.map_err(|e| Error::io(from, e))?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy_tree(&source, &target)?;
-        } else {
-            fs::copy(&source, &target).map_err(|e| Error::io(&source, e))?;
+    for (name, source) in files(root, from)? {
+        let target = to.join(name);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
         }
+        fs::copy(&source, &target).map_err(|e| Error::io(&source, e))?;
     }
     Ok(())
 }

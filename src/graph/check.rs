@@ -90,7 +90,9 @@ pub fn acyclic(view: &GraphView<'_>) -> Result<()> {
             scope
                 .nodes
                 .iter()
-                .flat_map(|n| ops::called(n).filter_map(|(_, f)| view.function(f)).collect::<Vec<_>>())
+                // A function may also be called by a node whose operation it is.
+                .flat_map(|n| ops::called(n).map(|(_, f)| f).chain([n.op.as_str()]))
+                .filter_map(|f| view.function(f))
                 .collect()
         })
         .collect();

@@ -110,20 +110,13 @@ impl Editor {
         if scope == MAIN { name.to_owned() } else { format!("{name}:output:0") }
     }
 
-    /// Removes an attribute wherever it stands: nodes, functions and their arguments.
-    pub fn strip_everywhere(&mut self, attributes: &[&str]) {
-        let graph = self.meta.graph_def.get_or_insert_default();
-        let strip = |attr: &mut std::collections::BTreeMap<String, pb::AttrValue>| {
-            attributes.iter().for_each(|key| {
-                attr.remove(*key);
-            });
-        };
-        graph.node.iter_mut().for_each(|n| strip(&mut n.attr));
-        for function in graph.library.iter_mut().flat_map(|l| &mut l.function) {
-            strip(&mut function.attr);
-            function.node_def.iter_mut().for_each(|n| strip(&mut n.attr));
-            function.arg_attr.values_mut().for_each(|a| strip(&mut a.attr));
+    /// The nodes that were altered or added so far, as (scope, node).
+    pub fn touched(&mut self) -> Vec<(usize, usize)> {
+        let mut touched: Vec<_> = self.changed.iter().copied().collect();
+        for scope in 0..self.names.len() {
+            touched.extend((self.old_counts[scope]..self.nodes(scope).len()).map(|node| (scope, node)));
         }
+        touched
     }
 
     /// Ends the edit. Errors: [`Error::BadGraph`] where it broke a rule or the interface.

@@ -6,7 +6,7 @@ use super::axis::{ClassAxis, Growth};
 use super::flow::{self, ClassFlow, ConstantEdit};
 use super::locate::{Kind, Located, Role, Root, locate};
 use super::variables::{Variable, Variables};
-use super::{metadata, unroll};
+use super::{metadata, notes, unroll};
 use crate::error::{Error, Result};
 use crate::graph::tensor::{attr, constant, ints, with_ints};
 use crate::graph::{Changes, Editor, GraphView, Use};
@@ -125,6 +125,7 @@ pub fn grow(meta: &pb::MetaGraphDef, understood: &Understood, added: usize) -> R
         let picks: Vec<_> = flow.picks.iter().filter(|p| p.scope == scope).cloned().collect();
         unroll::unroll(&view, &mut editor, scope, &picks, &flow.unpacked, growth)?;
     }
+    notes::forget(&mut editor, flow.facts.keys().copied())?;
     let (meta, changes) = editor.finish()?;
     Ok(Grown { meta, changes, growth })
 }

@@ -1,4 +1,5 @@
-//! What a model says about its shapes outside the data flow: signatures, variables, the object graph, shape notes.
+//! What a model says about its shapes outside the data flow: signatures, variables, the object graph. Shape notes are in
+//! `notes.rs`.
 
 use super::axis::{ClassAxis, Fact, Growth};
 use super::flow::ClassFlow;
@@ -10,9 +11,6 @@ use crate::pb;
 use crate::pb::attr_value::Value;
 use crate::pb::structured_value::Kind;
 
-/// Notes of inferred shapes. TensorFlow infers them anew when they are missing and refuses a model where they are wrong.
-const NOTES: [&str; 2] = ["_output_shapes", "_input_shapes"];
-
 /// Brings every declared shape in line with the grown class axis.
 pub fn update(
     view: &GraphView<'_>,
@@ -21,7 +19,6 @@ pub fn update(
     flow: &ClassFlow,
     growth: Growth,
 ) -> Result<()> {
-    editor.strip_everywhere(&NOTES);
     attributes(editor, flow);
     handles(editor, variables, flow, growth);
     signatures(view, editor, flow, growth);

@@ -7,6 +7,7 @@ pub mod flow;
 pub mod grow;
 pub mod locate;
 mod metadata;
+mod notes;
 mod repeat;
 mod rules;
 pub mod trace;

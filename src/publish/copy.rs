@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::saved_model::fingerprint::hash;
 use crate::saved_model::source::SAVED_MODEL_PB;
+use crate::saved_model::tree::files;
 
 /// Where the list lies in a version.
 pub const MANIFEST: &str = "assets.extra/publish.json";
@@ -45,37 +46,11 @@ impl FileEntry {
     }
 }
 
-/// Files below a folder by path relative to it, with `/` between names.
-pub fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let mut found = BTreeMap::new();
-    let mut open = vec![(String::new(), folder.to_owned())];
-    while let Some((prefix, at)) = open.pop() {
-        for entry in fs::read_dir(&at).map_err(|e| Error::io(&at, e))? {
-            let entry = entry.map_err(|e| Error::io(&at, e))?;
-            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-            let path = entry.path();
-            // Of what a link points to; a loop of links is an error of the system.
-            let kind = fs::metadata(&path).map_err(|e| Error::io(&path, e))?;
-            if kind.is_dir() {
-                open.push((format!("{name}/"), path));
-            } else if kind.is_file() {
-                found.insert(name, path);
-            } else {
-                return Err(Error::NotAModel {
-                    path,
-                    reason: "it is neither file nor folder; a model has nothing else".into(),
-                });
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// Copies a model's files, saved_model.pb last, as TensorFlow's own exporter does. What is listed are the hashes of the
 /// source's files, so that a copy that went wrong is found out.
 pub fn copy(source: &Path, target: &Path) -> Result<BTreeMap<String, FileEntry>> {
     let mut entries = BTreeMap::new();
-    let mut order: Vec<(String, PathBuf)> = files(source)?.into_iter().collect();
+    let mut order: Vec<(String, PathBuf)> = files(source, source)?.into_iter().collect();
     order.sort_by_key(|(name, _)| name == SAVED_MODEL_PB);
     for (name, from) in order {
         let to = target.join(&name);

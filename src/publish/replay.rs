@@ -5,11 +5,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::copy::{FileEntry, MANIFEST, Manifest, files};
+use super::copy::{FileEntry, MANIFEST, Manifest};
 use super::warmup;
 use crate::detect::{Opened, RunOptions};
 use crate::error::{Error, Result};
 use crate::runtime::{library, serving};
+use crate::saved_model::tree::files;
 
 /// What it found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ pub fn replay(version: &Path, options: &RunOptions) -> Result<Replayed> {
     let text = fs::read_to_string(&list).map_err(|e| Error::io(&list, e))?;
     let manifest: Manifest = serde_json::from_str(&text)
         .map_err(|e| Error::Damaged { what: list.display().to_string(), reason: e.to_string() })?;
-    let mut found = files(version)?;
+    let mut found = files(version, version)?;
     found.remove(MANIFEST);
     if !found.keys().eq(manifest.files.keys()) {
         return Err(Error::CheckFailed(format!(

@@ -9,10 +9,11 @@ use serde::Serialize;
 use super::copy::{FileEntry, MANIFEST, Manifest, copy};
 use super::replay::Replayed;
 use super::warmup;
-use crate::data::Picture;
+use crate::data::{LabelMap, Picture};
 use crate::detect::RunOptions;
 use crate::error::{Error, Result};
 use crate::export::Staging;
+use crate::input;
 use crate::policy;
 use crate::runtime::pictures::Form;
 use crate::saved_model::SavedModel;
@@ -80,6 +81,7 @@ pub fn publish(source: &Path, base: &Path, options: &Options) -> Result<Publishe
     let companions = [("label_map.pbtxt", model.source.label_map.clone()), ("report.json", report)];
     for (name, file) in companions {
         let Some(file) = file else { continue };
+        readable(name, &file)?;
         let target = extra.join(name);
         fs::copy(&file, &target).map_err(|e| Error::io(&target, e))?;
         manifest.files.insert(format!("assets.extra/{name}"), FileEntry::of(&file)?);
@@ -98,6 +100,16 @@ pub fn publish(source: &Path, base: &Path, options: &Options) -> Result<Publishe
         fingerprint: manifest.files.contains_key("fingerprint.pb"),
         verified,
     })
+}
+
+/// Lets only what it should be into a version: in a folder from elsewhere it may be a link to any file of this machine.
+fn readable(name: &str, file: &Path) -> Result<()> {
+    if name.ends_with(".pbtxt") {
+        return LabelMap::read(file).map(drop);
+    }
+    serde_json::from_str::<serde::de::IgnoredAny>(&input::read_text(file)?)
+        .map(drop)
+        .map_err(|e| Error::Damaged { what: file.display().to_string(), reason: format!("not JSON: {e}") })
 }
 
 /// Writes the warm-up file, or keeps the source's; how many requests it holds.

@@ -17,6 +17,8 @@ const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
 const TRAILER: usize = 5;
 /// An index of a detector has about 100 kB; this is far above, and far below what would hurt.
 const MAX_FILE: u64 = 256 << 20;
+/// All keys, spelled in full.
+const MAX_KEYS: usize = 64 << 20;
 
 /// The entries of an index file, sorted by key. Nothing about the data files is checked.
 pub fn read_index(path: &Path) -> Result<Vec<(String, BundleEntryProto)>> {
@@ -52,9 +54,15 @@ fn parse_index(file: &[u8]) -> Parsed<Vec<(String, BundleEntryProto)>> {
     let mut entries = Vec::new();
     let mut header = None;
     let mut last_key = None;
-    for (_, value) in block_entries(block(file, offset, length)?)? {
+    // Blocks do not overlap, and keys of a detector's variables have some hundred bytes: both hold an index to its own size.
+    let (mut blocks, mut keys) = (0, 0);
+    for (_, value) in block_entries(block(file, offset, length)?, &mut keys)? {
         let (offset, length) = Cursor(value).handle()?;
-        for (key, value) in block_entries(block(file, offset, length)?)? {
+        blocks += length.saturating_add(TRAILER as u64);
+        if blocks > file.len() as u64 {
+            return Err("its blocks have more bytes than the file".to_owned());
+        }
+        for (key, value) in block_entries(block(file, offset, length)?, &mut keys)? {
             if last_key.as_ref().is_some_and(|last| *last >= key) {
                 return Err(format!("key {:?} is not in order", String::from_utf8_lossy(&key)));
             }
@@ -115,8 +123,8 @@ fn unmask(stored: &[u8]) -> Option<u32> {
     Some(masked.wrapping_sub(0xa282_ead8).rotate_left(15))
 }
 
-/// The keys and values of a block.
-fn block_entries(block: &[u8]) -> Parsed<Vec<(Vec<u8>, &[u8])>> {
+/// The keys and values of a block; `keys` counts the bytes of all keys, which share their beginnings in the file.
+fn block_entries<'f>(block: &'f [u8], keys: &mut usize) -> Parsed<Vec<(Vec<u8>, &'f [u8])>> {
     // At the end: the positions at which keys are spelled in full, and how many those are. Reading in order needs
     // none of them.
     let (body, count) = block.split_last_chunk::<4>().ok_or("a block without end")?;
@@ -131,6 +139,10 @@ fn block_entries(block: &[u8]) -> Parsed<Vec<(Vec<u8>, &[u8])>> {
         let (shared, unshared, length) = (cursor.size()?, cursor.size()?, cursor.size()?);
         let mut key = last.get(..shared).ok_or("a key that shares more than the one before it has")?.to_vec();
         key.extend_from_slice(cursor.take(unshared)?);
+        *keys += key.len();
+        if *keys > MAX_KEYS {
+            return Err(format!("its keys have more than {MAX_KEYS} bytes"));
+        }
         entries.push((key.clone(), cursor.take(length)?));
         last = key;
     }
@@ -266,6 +278,27 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_swell_and_blocks_read_again_and_again_are_refused() {
+        // Each key shares all of the one before it: 240 kB that spell out to 72 MB.
+        let keys: Vec<String> = (1..12_000).map(|i| "a".repeat(i)).collect();
+        let file = write_index(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(parse_index(&file).unwrap_err().contains("keys have more"));
+        // One block without entries, a thousand times: its checksum alone would cost a minute for some megabytes.
+        let restarts = [vec![0; 4000], 1000u32.to_le_bytes().into(), vec![0]].concat();
+        let sum = crc32c::crc32c(&restarts).rotate_right(15).wrapping_add(0xa282_ead8);
+        let mut file = [restarts, sum.to_le_bytes().into()].concat();
+        let mut one = vec![0];
+        varint(4004, &mut one);
+        let index: Vec<_> = (0..1000u32).map(|i| (i.to_be_bytes().to_vec(), one.clone())).collect();
+        let index = write_block(&mut file, &index);
+        let mut footer = [one, index].concat();
+        footer.resize(FOOTER - 8, 0);
+        file.extend_from_slice(&footer);
+        file.extend_from_slice(&MAGIC.to_le_bytes());
+        assert!(parse_index(&file).unwrap_err().contains("more bytes than the file"));
+    }
+
+    #[test]
     fn reads_a_real_index() {
         let Some(shared) = crate::runtime::testing::shared() else { return };
         let path = shared.join("models/ssd_mobilenet_v1_075_coco/tf2/saved_model/variables/variables.index");
@@ -280,7 +313,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = parse_index(&bytes);
-            let _ = block_entries(&bytes);
+            let _ = block_entries(&bytes, &mut 0);
         }
 
         #[test]

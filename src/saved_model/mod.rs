@@ -5,6 +5,7 @@ pub mod fingerprint;
 pub mod frozen;
 pub mod read;
 pub mod source;
+pub mod tree;
 pub mod wire;
 
 pub use fingerprint::Fingerprint;

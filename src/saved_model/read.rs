@@ -1,5 +1,6 @@
 //! Reads a model's bytes into messages, losing nothing. TensorFlow is not involved.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -9,10 +10,14 @@ use super::frozen;
 use super::source::{ModelSource, SAVED_MODEL_PB, SourceKind};
 use super::wire;
 use crate::error::{Error, Result};
+use crate::input;
 use crate::pb;
 
 /// The tag that TF Serving and the exporters use.
 pub const SERVE: &str = "serve";
+
+/// Number of the field of SavedModel that holds its meta graphs.
+const META_GRAPHS: u64 = 2;
 
 /// A model as messages, with where it came from.
 #[derive(Debug, Clone)]
@@ -60,6 +65,16 @@ impl SavedModel {
     }
 
     fn check_variables(&self) -> Result<()> {
+        // TensorFlow would wait for ever for a pipe that nobody writes to.
+        for entry in self
+            .dir()
+            .and_then(|dir| fs::read_dir(dir.join("variables")).ok())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            input::regular(&entry.path())?;
+        }
         let wanted = self.meta().graph_def.iter().flat_map(|g| &g.node).any(|n| n.op == "VarHandleOp");
         if wanted && self.variables_prefix().is_none() {
             return Err(Error::NotAModel {
@@ -74,8 +89,13 @@ impl SavedModel {
 }
 
 fn read_saved_model(file: &Path) -> Result<pb::SavedModel> {
-    let model: pb::SavedModel = decode(file, "SavedModel", read_file(file)?)?;
     let not = |reason: String| Error::NotAModel { path: file.to_owned(), reason };
+    let bytes = read_file(file)?;
+    // Before any of them is decoded.
+    if let many @ 2.. = wire::occurrences(&bytes, META_GRAPHS) {
+        return Err(not(format!("{many} meta graphs, expected one with tag \"{SERVE}\"")));
+    }
+    let model: pb::SavedModel = decode(file, "SavedModel", bytes)?;
     if model.saved_model_schema_version != 1 {
         return Err(not(format!("schema version {}, expected 1", model.saved_model_schema_version)));
     }
@@ -87,7 +107,7 @@ fn read_saved_model(file: &Path) -> Result<pb::SavedModel> {
                 return Err(not(format!("tags {tags:?}, expected \"{SERVE}\"; is it a training export?")));
             }
         }
-        many => return Err(not(format!("{} meta graphs, expected one with tag \"{SERVE}\"", many.len()))),
+        _ => return Err(not(format!("no meta graph, expected one with tag \"{SERVE}\""))),
     }
     Ok(model)
 }
@@ -102,5 +122,5 @@ fn decode<M: Message + Default>(file: &Path, message: &str, bytes: Bytes) -> Res
 }
 
 fn read_file(file: &Path) -> Result<Bytes> {
-    std::fs::read(file).map(Bytes::from).map_err(|e| Error::io(file, e))
+    input::read_file(file, input::PROTO).map(Bytes::from)
 }

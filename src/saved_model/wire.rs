@@ -1,14 +1,15 @@
 //! Finds protobuf fields that the definitions under `proto/` do not have.
 //!
 //! A generated decoder drops what it does not know. A model that lost a field on the way through would be a wrong
-//! model, so every file is walked on the wire first and refused by the field's name if anything is unknown.
+//! model, so every file is walked on the wire first and refused by the field's name if anything is unknown. A message that
+//! stands twice where there is one is refused as well: decoders merge the two, each in its way, and no writer does it.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use prost_types::field_descriptor_proto::Type;
+use prost_types::field_descriptor_proto::{Label, Type};
 
 use crate::error::{Error, Result};
 use crate::pb::DESCRIPTORS;
@@ -20,7 +21,8 @@ const MAX_DEPTH: usize = 100;
 #[derive(Clone, Copy)]
 enum Kind {
     Scalar,
-    Message(usize),
+    /// A message, and whether there may be many.
+    Message(usize, bool),
 }
 
 struct Schema {
@@ -43,6 +45,7 @@ pub fn check(what: &str, message: &str, bytes: &[u8]) -> Result<()> {
 
 fn walk(schema: &Schema, what: &str, message: usize, mut bytes: &[u8], depth: usize) -> Result<()> {
     let name = &schema.names[message];
+    let mut seen: Vec<u32> = Vec::new();
     if depth > MAX_DEPTH {
         return Err(damaged(what, format!("messages nest deeper than {MAX_DEPTH} in {name}")));
     }
@@ -65,7 +68,17 @@ fn walk(schema: &Schema, what: &str, message: usize, mut bytes: &[u8], depth: us
                 let length = usize::try_from(length).map_err(|_| truncated(what, name))?;
                 let (body, rest) = bytes.split_at_checked(length).ok_or_else(|| truncated(what, name))?;
                 bytes = rest;
-                if let Kind::Message(inner) = kind {
+                if let Kind::Message(inner, many) = kind {
+                    if !many {
+                        if seen.contains(&number) {
+                            let name = name.trim_start_matches(".tfgraft.pb.");
+                            return Err(damaged(
+                                what,
+                                format!("field {number} of message {name} stands twice"),
+                            ));
+                        }
+                        seen.push(number);
+                    }
                     walk(schema, what, inner, body, depth + 1)?;
                 }
             }
@@ -73,6 +86,25 @@ fn walk(schema: &Schema, what: &str, message: usize, mut bytes: &[u8], depth: us
         }
     }
     Ok(())
+}
+
+/// How often a field stands in a message, nested ones aside; what is cut off counts as much as is there.
+pub fn occurrences(mut bytes: &[u8], field: u64) -> usize {
+    let mut found = 0;
+    while let Some(key) = varint(&mut bytes) {
+        let rest = match key & 7 {
+            0 => varint(&mut bytes).map(drop),
+            1 => skip(&mut bytes, 8),
+            5 => skip(&mut bytes, 4),
+            2 => varint(&mut bytes).and_then(|n| skip(&mut bytes, usize::try_from(n).ok()?)),
+            _ => None,
+        };
+        found += usize::from(key >> 3 == field);
+        if rest.is_none() {
+            break;
+        }
+    }
+    found
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
@@ -125,7 +157,9 @@ impl Schema {
             .iter()
             .map(|(_, message)| {
                 let kind = |f: &prost_types::FieldDescriptorProto| match f.r#type() {
-                    Type::Message => index.get(f.type_name()).map_or(Kind::Scalar, |&i| Kind::Message(i)),
+                    Type::Message => index
+                        .get(f.type_name())
+                        .map_or(Kind::Scalar, |&i| Kind::Message(i, f.label() == Label::Repeated)),
                     _ => Kind::Scalar,
                 };
                 message.field.iter().map(|f| (f.number() as u32, kind(f))).collect()
@@ -159,6 +193,22 @@ mod tests {
     #[test]
     fn known_fields_pass() {
         check("m", "SavedModel", &model().encode_to_vec()).unwrap();
+    }
+
+    #[test]
+    fn what_stands_twice_is_refused_or_counted() {
+        let graph = pb::MetaGraphDef { graph_def: Some(pb::GraphDef::default()), ..Default::default() };
+        let twice = [graph.encode_to_vec(), graph.encode_to_vec()].concat();
+        let error = check("m", "MetaGraphDef", &twice).unwrap_err().to_string();
+        assert!(error.contains("field 2 of message MetaGraphDef stands twice"), "{error}");
+        check("m", "MetaGraphDef", &graph.encode_to_vec()).unwrap();
+        // Of a list there may be many.
+        let two = [model().encode_to_vec(), model().encode_to_vec()].concat();
+        check("m", "SavedModel", &two).unwrap();
+        assert_eq!(
+            (occurrences(&two, 2), occurrences(&two, 1), occurrences(&two[..two.len() - 1], 3)),
+            (2, 2, 0)
+        );
     }
 
     #[test]

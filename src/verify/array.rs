@@ -7,6 +7,7 @@ use npyz::{AutoSerialize, NpyFile, NpyHeader, Order, WriterBuilder};
 
 use crate::data::Picture;
 use crate::error::{Error, Result};
+use crate::input;
 use crate::runtime::{AnyTensor, ServingModel};
 
 /// Numbers with a shape, the last axis running fastest.
@@ -178,7 +179,7 @@ impl Array {
     /// Reads a numpy file. Errors: [`Error::Damaged`] for anything but a whole array, in C order, of a type that
     /// detectors give; objects (pickles) are among what is refused.
     pub fn read(file: &Path) -> Result<Self> {
-        let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
+        let bytes = input::read_file(file, input::TEXT)?;
         let damaged = |reason: String| Error::Damaged { what: file.display().to_string(), reason };
         let mut rest = bytes.as_slice();
         let header =

@@ -18,6 +18,7 @@ use super::array::{Array, Outputs};
 use super::judge::Kind;
 use crate::data::Picture;
 use crate::error::{Error, Result};
+use crate::input;
 use crate::saved_model::Fingerprint;
 use crate::saved_model::fingerprint::hash_bytes;
 
@@ -212,7 +213,7 @@ fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
 }
 
 fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    let text = fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+    let text = input::read_text(file)?;
     serde_json::from_str(&text)
         .map_err(|e| Error::Damaged { what: file.display().to_string(), reason: e.to_string() })
 }
