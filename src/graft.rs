@@ -6,13 +6,14 @@ use std::str::FromStr;
 use crate::data::{LabelMap, Picture};
 use crate::error::{Error, Result};
 use crate::export::changes::{WeightChanges, list_changes};
-use crate::export::prove::{Kept, prove_old_scores};
-use crate::export::{Proof, Staging, VariableValues, flat, prove, write_model};
+use crate::export::prove::{Kept, outputs_on, prove_old_scores};
+use crate::export::{Proof, Staging, VariableValues, Weights, flat, prove, write_model};
 use crate::head::columns::initial;
 use crate::head::{Activation, Grown, Init, LayerValues, NewColumns, Understood, grow};
 use crate::pipeline_config;
 use crate::runtime::{ServingModel, SessionConfig};
 use crate::saved_model::SavedModel;
+use crate::verify::array::Outputs;
 
 /// A class to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,26 +82,29 @@ impl Graft {
             .collect()
     }
 
-    /// Shows that the grown graph is the old one where the new classes are silent, on these pictures.
+    /// Shows that the grown graph is the old one where the new classes are silent, on these pictures; `before` is what the
+    /// source computes there.
     pub fn prove_silent(
         &self,
-        source: &ServingModel,
+        before: &[Outputs],
         variables: &VariableValues,
+        weights: &mut Weights,
         old: &[LayerValues],
         session: &SessionConfig,
         pictures: &[Picture],
     ) -> Result<Proof> {
         let silent = vec![Init::Silent; self.grown.growth.added];
         let columns = self.start_columns(old, &silent, 0)?;
-        let new = flat::serve_grown(&self.understood, &self.grown, variables, old, &columns, session)?;
-        prove(source, &new, pictures, self.grown.growth.added)
+        let new =
+            flat::serve_grown(&self.understood, &self.grown, variables, weights, old, &columns, session)?;
+        prove(before, &new, pictures, self.grown.growth.added)
     }
 
-    /// Loads what [`Graft::write`] wrote, as a server would, and holds its old scores against the source's.
+    /// Loads what [`Graft::write`] wrote, as a server would, and holds its old scores against the source's, `before`.
     pub fn verify(
         &self,
         staging: &Staging,
-        old: &ServingModel,
+        before: &[Outputs],
         session: &SessionConfig,
         pictures: &[Picture],
     ) -> Result<(Proof, ServingModel)> {
@@ -113,12 +117,12 @@ impl Graft {
         let growth = self.grown.growth;
         let shared = self.understood.located.activation == Activation::Softmax;
         let kept = Kept { added: growth.added, classes: growth.classes, least_score: 0.3, shared };
-        let proof = match (prove_old_scores(old, &written, pictures, &kept), self.model.dir()) {
+        let proof = match (prove_old_scores(before, &written, pictures, &kept), self.model.dir()) {
             // Flat and loaded graphs run other kernels; a network of wild weights can blow their rounding up. Like is
             // then compared with like, which costs another load.
             (Err(Error::CheckFailed(_)), Some(source)) => {
                 let source = ServingModel::load(source, &session)?;
-                prove_old_scores(&source, &written, pictures, &kept)?
+                prove_old_scores(&outputs_on(&source, pictures)?, &written, pictures, &kept)?
             }
             (result, _) => result?,
         };

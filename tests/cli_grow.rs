@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use prost::Message;
 use serde_json::Value;
 use tempfile::tempdir;
 use tfgraft::data::LabelMap;
+use tfgraft::pb;
 use tfgraft::runtime::{AnyTensor, ServingModel, SessionConfig};
 
 const TOLERANCE: f32 = 1e-5;
@@ -194,15 +196,65 @@ fn growing_twice_is_growing_once() {
         let base = common::fixture(&format!("{name}/base"));
         let parent = tempdir().unwrap();
         let [first, twice, once] = ["first", "twice", "once"].map(|n| parent.path().join(n));
-        let all = ["a=like:2", "b=like:1", "c=like:3"].map(str::to_owned);
-        grow(base.path(), &all[..1], &first);
-        grow(&first, &all[1..], &twice);
+        // As from 90 to 92 and then to 95.
+        let all = ["a=like:2", "b=like:1", "c=like:3", "d=like:1", "e=like:2"].map(str::to_owned);
+        grow(base.path(), &all[..2], &first);
+        grow(&first, &all[2..], &twice);
         grow(base.path(), &all, &once);
         assert_same(&run(&twice), &run(&once), name);
         let labels = ["twice", "once"]
             .map(|n| fs::read_to_string(parent.path().join(n).join("label_map.pbtxt")).unwrap());
         assert_eq!(labels[0], labels[1], "{name}");
     }
+}
+
+#[test]
+fn a_hundred_classes_are_added_at_once() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let base = common::fixture("tf2_levels/base");
+    let parent = tempdir().unwrap();
+    let output = parent.path().join("grown");
+    let all: Vec<String> = (0..100).map(|i| format!("new_{i}=like:{}", 1 + i % 3)).collect();
+    let told = grow(base.path(), &all, &output);
+    assert_eq!((&told["classes_before"], &told["classes_after"]), (&3.into(), &103.into()));
+    let outputs = run(&output);
+    let scores = &outputs["raw_detection_scores"];
+    // Background, three old classes, and each new one like the old one that it copies.
+    assert_eq!(scores.shape()[2], 104);
+    for row in scores.f32().unwrap().chunks(104) {
+        assert!((0..100).all(|i| (row[4 + i] - row[1 + i % 3]).abs() <= TOLERANCE), "{row:?}");
+    }
+}
+
+#[test]
+fn a_frozen_graph_file_grows_with_operations_of_its_time() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let (like, ..) = pair("tf1_frozen");
+    let base = common::fixture("tf1_frozen/base");
+    let file = base.path().join("frozen_inference_graph.pb");
+    let mut graph = pb::GraphDef::decode(&*fs::read(&file).unwrap()).unwrap();
+    let mut old = 0;
+    for node in graph.node.iter_mut().filter(|node| node.op == "FusedBatchNormV3") {
+        // Exports of 2017 and 2018 have the first version: one type, no reserved output.
+        node.op = "FusedBatchNorm".into();
+        node.attr.remove("U");
+        old += 1;
+    }
+    assert!(old > 20, "{old}");
+    let parent = tempdir().unwrap();
+    let (older, output) = (parent.path().join("older.pb"), parent.path().join("grown"));
+    fs::write(&older, graph.encode_to_vec()).unwrap();
+    grow(&older, &adds(&like), &output);
+    let (mut mine, mut theirs) = (run(&output), run(common::fixture("tf1_frozen/oracle").path()));
+    // Such a file has no signature: the one made for it names outputs that the exporter's names lead to.
+    assert!(mine.len() >= 4, "{:?}", mine.keys());
+    theirs.retain(|name, _| mine.contains_key(name));
+    mine.retain(|name, _| theirs.contains_key(name));
+    assert_same(&mine, &theirs, "older.pb");
 }
 
 #[test]

@@ -5,9 +5,10 @@ mod common;
 
 use common::graphs::{node, value, vector, with};
 use tfgraft::Error;
-use tfgraft::graph::tensor::{constant, float_tensor, int_scalar, ints, shape_proto};
+use tfgraft::graph::tensor::{attr, constant, float_tensor, int_scalar, ints, shape_proto};
 use tfgraft::head::{Weights, grow, understand};
 use tfgraft::pb::{self, attr_value::Value};
+use tfgraft::saved_model::SavedModel;
 
 const ANCHORS: usize = 2;
 const DEPTH: usize = 3;
@@ -114,9 +115,15 @@ fn numbers(meta: &pb::MetaGraphDef, name: &str) -> Vec<i64> {
 
 #[test]
 fn every_class_count_grows() {
-    for (classes, background, added) in
-        [(3, true, 2), (4, false, 1), (2, true, 10), (1, true, 2), (1, false, 1), (90, true, 2)]
-    {
+    for (classes, background, added) in [
+        (3, true, 2),
+        (4, false, 1),
+        (2, true, 100),
+        (1, true, 2),
+        (1, false, 100),
+        (90, true, 2),
+        (601, true, 1),
+    ] {
         let meta = detector(classes, background);
         let understood = understand(&meta).unwrap();
         assert_eq!((understood.located.classes, understood.located.background), (classes, background));
@@ -199,7 +206,7 @@ fn refusal(meta: &pb::MetaGraphDef) -> (String, String) {
 #[test]
 fn post_processing_of_other_makers_is_refused_by_name() {
     for (op, says) in [
-        ("TFLite_Detection_PostProcess", "grow the SavedModel it was converted from"),
+        ("TFLite_Detection_PostProcess", "grow the SavedModel"),
         ("CombinedNonMaxSuppression", "CombinedNonMaxSuppression"),
     ] {
         let mut meta = detector(2, true);
@@ -209,9 +216,150 @@ fn post_processing_of_other_makers_is_refused_by_name() {
         nodes.push(node("boxes", "Placeholder", &[]));
         nodes.push(node("post", op, &["boxes", "scores"]));
         meta.signature_def.clear();
-        let (_, reason) = refusal(&meta);
-        assert!(reason.contains(says), "{op}: {reason}");
+        let (tensor, reason) = refusal(&meta);
+        assert!(tensor.contains("post") && reason.contains(says), "{op}: {tensor}: {reason}");
     }
+}
+
+fn named(function: &str) -> Value {
+    Value::Func(pb::NameAttrList { name: function.into(), ..Default::default() })
+}
+
+/// A function of boxes and scores that says what it stands for, and the call of it.
+fn stand_in(implements: Value) -> (pb::FunctionDef, pb::NodeDef) {
+    let argument = |name: &str| pb::op_def::ArgDef { name: name.into(), ..Default::default() };
+    let signature = pb::OpDef {
+        name: "stand_in".into(),
+        input_arg: vec![argument("boxes"), argument("scores")],
+        output_arg: vec![argument("chosen")],
+        ..Default::default()
+    };
+    let function = pb::FunctionDef {
+        signature: Some(signature),
+        node_def: vec![value("none", int_scalar(0))],
+        ret: [("chosen".to_owned(), "none:output:0".to_owned())].into(),
+        attr: [("_implements".to_owned(), attr(implements))].into(),
+        ..Default::default()
+    };
+    (function, with(node("call", "PartitionedCall", &["boxes", "scores"]), "f", named("stand_in")))
+}
+
+fn add_function(meta: &mut pb::MetaGraphDef, function: pb::FunctionDef) {
+    let library = pb::FunctionDefLibrary { function: vec![function], ..Default::default() };
+    meta.graph_def.as_mut().unwrap().library = Some(library);
+}
+
+#[test]
+fn an_export_for_tflite_is_refused_at_the_function_that_its_converter_replaces() {
+    let mut meta = detector(2, true);
+    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
+    let end = nodes.iter().position(|n| n.name == "foreground").unwrap();
+    nodes.truncate(end);
+    nodes.push(node("boxes", "Placeholder", &[]));
+    let (function, call) = stand_in(named("TFLite_Detection_PostProcess"));
+    nodes.push(call);
+    add_function(&mut meta, function);
+    meta.signature_def.clear();
+    let (tensor, reason) = refusal(&meta);
+    assert!(tensor.contains("call:0") && reason.contains("TFLite"), "{tensor}: {reason}");
+}
+
+#[test]
+fn what_gives_no_detections_is_refused_with_what_it_gives() {
+    let mut meta = detector(2, true);
+    meta.graph_def.as_mut().unwrap().node.retain(|n| !n.op.starts_with("NonMaxSuppression"));
+    for node in &mut meta.graph_def.as_mut().unwrap().node {
+        node.input.retain(|input| !input.starts_with("nms_"));
+    }
+    let (tensor, reason) = refusal(&meta);
+    assert!(tensor.contains("out_labels"), "{tensor}");
+    assert!(reason.contains("raw_detection_scores is made by Sigmoid"), "{reason}");
+}
+
+#[test]
+fn every_version_of_suppression_grows_and_so_does_its_function_of_loops() {
+    for op in [
+        "NonMaxSuppression",
+        "NonMaxSuppressionV2",
+        "NonMaxSuppressionV4",
+        "NonMaxSuppressionV5",
+        "PartitionedCall",
+    ] {
+        let mut meta = detector(3, true);
+        for class in 0..3 {
+            let node = find_mut(&mut meta, &format!("nms_{class}"));
+            node.op = op.into();
+            if op == "PartitionedCall" {
+                node.input.truncate(2);
+                node.attr.insert("f".into(), attr(named("stand_in")));
+            }
+        }
+        if op == "PartitionedCall" {
+            add_function(&mut meta, stand_in(Value::S("non_max_suppression_padded_v2".into())).0);
+        }
+        let understood = understand(&meta).unwrap();
+        assert_eq!((understood.located.classes, understood.located.background), (3, true), "{op}");
+        let grown = grow(&meta, &understood, 2).unwrap().meta;
+        assert_eq!(find(&grown, "nms_2_tfgraft_4").op, op);
+        assert_eq!(find(&grown, "nms_2_tfgraft_4").attr, find(&meta, "nms_2").attr);
+        assert_eq!(find(&grown, "joined_scores").input.len(), 6);
+    }
+}
+
+#[test]
+fn quantised_models_grow_through_their_fake_rounding() {
+    let mut meta = detector(3, true);
+    for (reader, input, quantised) in [("conv", 1, "kernel"), ("flat", 0, "logits")] {
+        let fake = format!("{quantised}_fake");
+        find_mut(&mut meta, reader).input[input] = fake.clone();
+        let nodes = &mut meta.graph_def.as_mut().unwrap().node;
+        nodes.push(node(&fake, "FakeQuantWithMinMaxVars", &[quantised, "least", "most"]));
+    }
+    let nodes = &mut meta.graph_def.as_mut().unwrap().node;
+    nodes.extend([value("least", float_tensor(&[], &[-6.0])), value("most", float_tensor(&[], &[6.0]))]);
+    let understood = understand(&meta).unwrap();
+    assert!(matches!(&understood.layers[0].kernel, Weights::Constant { name, .. } if name == "kernel"));
+    let grown = grow(&meta, &understood, 2).unwrap().meta;
+    assert_eq!(numbers(&grown, "columns"), [-1, 6]);
+    assert_eq!(find(&grown, "kernel_fake"), find(&meta, "kernel_fake"));
+
+    // With a range for each channel, the ranges would have to grow too.
+    let mut meta = meta;
+    for fake in ["kernel_fake", "logits_fake"] {
+        find_mut(&mut meta, fake).op = "FakeQuantWithMinMaxVarsPerChannel".into();
+    }
+    let (tensor, reason) = refusal(&meta);
+    assert!(tensor.contains("logits_fake") && reason.contains("unknown operation"), "{tensor}: {reason}");
+}
+
+#[test]
+fn functions_are_understood_whatever_they_are_called() {
+    let base = common::fixture("tf2_shared/base");
+    let file = base.path().join("saved_model/saved_model.pb");
+    let grown = || {
+        let model = SavedModel::read(base.path()).unwrap();
+        let understood = understand(model.meta()).unwrap();
+        let grown = grow(model.meta(), &understood, 2).unwrap();
+        (understood.located.classes, understood.located.bodies.len(), grown.changes)
+    };
+    // Exports of TensorFlow 2.2 to 2.15 differ in these names; two of the same length, since messages hold lengths.
+    let (now, then) = ("__inference_", "__forward_x_");
+    let before = grown();
+    let bytes = std::fs::read(&file).unwrap();
+    let mut renamed = bytes.clone();
+    let places: Vec<usize> =
+        (0..bytes.len() - now.len()).filter(|&i| bytes[i..].starts_with(now.as_bytes())).collect();
+    assert!(places.len() > 10);
+    for place in places {
+        renamed[place..place + then.len()].copy_from_slice(then.as_bytes());
+    }
+    std::fs::write(&file, renamed).unwrap();
+    let after = grown();
+    let named =
+        |names: &[String]| -> Vec<String> { names.iter().map(|name| name.replace(now, then)).collect() };
+    assert_eq!((before.0, before.1), (after.0, after.1));
+    assert_eq!(named(&before.2.changed), after.2.changed);
+    assert_eq!(named(&before.2.added), after.2.added);
 }
 
 #[test]

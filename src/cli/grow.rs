@@ -10,8 +10,8 @@ use super::output;
 use super::runtime::RuntimeArgs;
 use crate::data::LabelMap;
 use crate::export::changes::WeightChanges;
-use crate::export::prove::{Proof, probe_pictures};
-use crate::export::{Staging, VariableValues, flat, layer_values};
+use crate::export::prove::{Proof, outputs_on, probe_pictures};
+use crate::export::{Staging, VariableValues, Weights, flat, layer_values};
 use crate::graft::{Graft, NewClass};
 use crate::head::understand;
 use crate::policy;
@@ -80,14 +80,17 @@ pub fn run(args: Args) -> Result<()> {
     let variables = VariableValues::read(&graft.model, &graft.understood)?;
     let old = layer_values(&graft.model, &variables, &graft.understood.layers)?;
     let probes = probe_pictures();
-    let source = flat::serve_source(&graft.model, &variables, &session)?;
-    let proof = graft.prove_silent(&source, &variables, &old, &session, &probes)?;
+    let mut weights = Weights::default();
+    // The source is gone before the grown graph is there: what is left of it are its outputs.
+    let before = outputs_on(&flat::serve_source(&graft.model, &variables, &mut weights, &session)?, &probes)?;
+    let proof = graft.prove_silent(&before, &variables, &mut weights, &old, &session, &probes)?;
+    drop((weights, variables));
     spinner.finish_and_clear();
     let spinner = progress::spinner("writing and checking");
     let columns = graft.initial_columns(&old, args.seed)?;
     let weights = graft.write(&staging, &old, &columns)?;
     graft.write_companions(&staging, &labels)?;
-    let (old_scores, _) = graft.verify(&staging, &source, &session, &probes)?;
+    let (old_scores, _) = graft.verify(&staging, &before, &session, &probes)?;
     spinner.finish_and_clear();
     let output = staging.publish()?;
     let report = Report {

@@ -1,9 +1,10 @@
 //! Compares two models' weights tensor by tensor, bit by bit, without TensorFlow.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -64,11 +65,13 @@ pub fn list_changes(
     let class_layers: BTreeMap<&str, &ClassLayer> =
         layers.iter().flat_map(|l| [(l.kernel.name(), l), (l.biases.name(), l)]).collect();
     let mut found = WeightChanges { unchanged: 0, changed: Vec::new() };
+    // One weight at a time: all of both models at once would be twice the memory that the models take.
     for ((name, before), (other, after)) in both(source, result)? {
         if name != other {
             return Err(Error::CheckFailed(format!("weight {name} of the source is {other} in the result")));
         }
-        if before == after {
+        let (old, wide) = (before.bytes()?, after.bytes()?);
+        if before.shape == after.shape && old == wide {
             found.unchanged += 1;
             continue;
         }
@@ -76,7 +79,7 @@ pub fn list_changes(
             return Err(Error::CheckFailed(format!("weight {name} changed, and it is no class layer")));
         };
         let columns = layer.axis.group(growth);
-        let (old, wide) = (as_floats(&before.bytes), as_floats(&after.bytes));
+        let (old, wide) = (as_floats(&old), as_floats(&wide));
         let kept = old_columns(&wide, columns, layer.axis.added(growth));
         let same = kept.len() == old.len() && kept.iter().zip(&old).all(|(a, b)| a.to_bits() == b.to_bits());
         found.changed.push(TensorChange {
@@ -90,15 +93,38 @@ pub fn list_changes(
     Ok(found)
 }
 
-#[derive(PartialEq)]
-struct Weight {
+/// A weight and where its bytes are.
+struct Weight<'m> {
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    place: Place<'m>,
 }
 
-type Pair = ((String, Weight), (String, Weight));
+enum Place<'m> {
+    /// A float constant.
+    Constant(&'m pb::TensorProto),
+    /// So many bytes of a file from an offset on.
+    File(PathBuf, i64, i64),
+}
 
-fn both(source: &SavedModel, result: &SavedModel) -> Result<Vec<Pair>> {
+impl Weight<'_> {
+    /// The values, little-endian.
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        match &self.place {
+            Place::File(file, offset, size) => slice(file, *offset, *size).map(Cow::Owned),
+            Place::Constant(tensor) if !tensor.tensor_content.is_empty() => {
+                Ok(Cow::Borrowed(&tensor.tensor_content))
+            }
+            Place::Constant(tensor) => {
+                let values = floats(tensor).unwrap_or_default();
+                Ok(Cow::Owned(values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+            }
+        }
+    }
+}
+
+type Named<'m> = (String, Weight<'m>);
+
+fn both<'m>(source: &'m SavedModel, result: &'m SavedModel) -> Result<Vec<(Named<'m>, Named<'m>)>> {
     let (before, after) = (weights(source)?, weights(result)?);
     if before.len() != after.len() {
         return Err(Error::CheckFailed(format!(
@@ -112,7 +138,7 @@ fn both(source: &SavedModel, result: &SavedModel) -> Result<Vec<Pair>> {
 
 /// Variables by key, float constants by function and node; only what the source could have as weights: floats of one
 /// axis or more that are not part of a per-class copy.
-fn weights(model: &SavedModel) -> Result<BTreeMap<String, Weight>> {
+fn weights(model: &SavedModel) -> Result<BTreeMap<String, Weight<'_>>> {
     let mut found = BTreeMap::new();
     if let Some(prefix) = model.variables_prefix() {
         let entries = read_index(&prefix.with_extension("index"))?;
@@ -126,7 +152,7 @@ fn weights(model: &SavedModel) -> Result<BTreeMap<String, Weight>> {
                 .flat_map(|s| &s.dim)
                 .map(|d| usize::try_from(d.size).unwrap_or(0))
                 .collect();
-            found.insert(key, Weight { shape, bytes: slice(&shard, entry.offset, entry.size)? });
+            found.insert(key, Weight { shape, place: Place::File(shard, entry.offset, entry.size) });
         }
         return Ok(found);
     }
@@ -138,11 +164,13 @@ fn weights(model: &SavedModel) -> Result<BTreeMap<String, Weight>> {
     Ok(found)
 }
 
-fn constant_weight(node: &pb::NodeDef) -> Option<(String, Weight)> {
+fn constant_weight(node: &pb::NodeDef) -> Option<(String, Weight<'_>)> {
     let tensor = constant(node)?;
     let shape = shape(tensor).filter(|s| !s.is_empty())?;
-    let bytes = floats(tensor)?.iter().flat_map(|v| v.to_le_bytes()).collect();
-    (!node.name.contains("_tfgraft_")).then(|| (node.name.clone(), Weight { shape, bytes }))
+    // What cannot be read as floats is no weight.
+    floats(tensor)?;
+    let place = Place::Constant(tensor);
+    (!node.name.contains("_tfgraft_")).then(|| (node.name.clone(), Weight { shape, place }))
 }
 
 fn slice(file: &Path, offset: i64, size: i64) -> Result<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! Serving without a SavedModel on disk: the signature's outputs flattened into one graph of constants.
+//! Serving without a SavedModel on disk: the signature's outputs flattened into one graph whose weights are fed.
 //!
 //! Loading a TF2 export costs seconds, most of them for functions that serving never calls. A proof of the graph needs
 //! only what the signature computes; what is written to disk in the end is loaded and run as a SavedModel.
@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use prost::Message;
 
 use super::values::VariableValues;
+use super::weights::Weights;
 use super::write::placed;
 use crate::error::{Error, Result};
 use crate::graph::check::{main_tensor, tensor_name};
@@ -23,9 +24,10 @@ use crate::saved_model::SavedModel;
 pub fn serve_source(
     model: &SavedModel,
     values: &VariableValues,
+    weights: &mut Weights,
     config: &SessionConfig,
 ) -> Result<ServingModel> {
-    serve(model.meta(), &values.0, config)
+    serve(model.meta(), &values.0, weights, config)
 }
 
 /// The grown model with these new columns, ready to run.
@@ -33,6 +35,7 @@ pub fn serve_grown(
     understood: &Understood,
     grown: &Grown,
     values: &VariableValues,
+    weights: &mut Weights,
     old: &[LayerValues],
     new: &[NewColumns],
     config: &SessionConfig,
@@ -44,12 +47,13 @@ pub fn serve_grown(
             constants.insert(variable.handle, float_tensor(&tensor.shape(), tensor.f32()?));
         }
     }
-    serve(&meta, &constants, config)
+    serve(&meta, &constants, weights, config)
 }
 
 fn serve(
     meta: &pb::MetaGraphDef,
     constants: &HashMap<usize, pb::TensorProto>,
+    weights: &mut Weights,
     config: &SessionConfig,
 ) -> Result<ServingModel> {
     let empty = pb::GraphDef::default();
@@ -82,5 +86,6 @@ fn serve(
         .zip(flat.targets)
         .map(|((alias, dtype), name)| (alias, TensorInfoLite { name, dtype, shape: None }))
         .collect();
-    ServingModel::from_graph(&flat.graph.encode_to_vec(), input, outputs, config)
+    let fed = weights.lift(&mut flat.graph)?;
+    Ok(ServingModel::from_graph(&flat.graph.encode_to_vec(), input, outputs, config)?.with_weights(fed))
 }

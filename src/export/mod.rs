@@ -6,6 +6,7 @@ pub mod prove;
 mod rename;
 pub mod staging;
 pub mod values;
+pub mod weights;
 pub mod write;
 
 pub use changes::{TensorChange, list_changes};
@@ -13,4 +14,5 @@ pub use prove::{Proof, prove};
 pub use staging::Staging;
 pub(crate) use staging::lock;
 pub use values::{VariableValues, layer_values, widened};
+pub use weights::Weights;
 pub use write::write_model;

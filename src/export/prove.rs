@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::data::Picture;
 use crate::error::{Error, Result};
 use crate::runtime::ServingModel;
-use crate::verify::array::{Array, Values, capture};
+use crate::verify::array::{Array, Outputs, Values, capture};
 use crate::verify::detections::{COUNT, Detections, Matching, Rule, match_lists};
 use crate::verify::numbers::{self, Tolerance};
 
@@ -28,13 +28,18 @@ pub struct Proof {
     pub displaced: usize,
 }
 
-/// Runs both models on the pictures and compares every output. `classes` is the old count without background.
+/// What a model computes on each picture.
+pub fn outputs_on(model: &ServingModel, pictures: &[Picture]) -> Result<Vec<Outputs>> {
+    pictures.iter().map(|picture| Ok(capture(model, picture)?.0)).collect()
+}
+
+/// Runs the grown model on the pictures and compares every output with `old`, the source's on the same pictures.
 ///
 /// Errors: [`Error::CheckFailed`] with the output and the picture.
-pub fn prove(old: &ServingModel, new: &ServingModel, pictures: &[Picture], added: usize) -> Result<Proof> {
+pub fn prove(old: &[Outputs], new: &ServingModel, pictures: &[Picture], added: usize) -> Result<Proof> {
     let mut proof = Proof::default();
-    for (number, picture) in pictures.iter().enumerate() {
-        let ((before, _), (after, _)) = (capture(old, picture)?, capture(new, picture)?);
+    for (number, (before, picture)) in old.iter().zip(pictures).enumerate() {
+        let (after, _) = capture(new, picture)?;
         let failed = |output: &str, reason: String| {
             Error::CheckFailed(format!(
                 "output {output} of the grown model on probe picture {number}: {reason}"
@@ -43,7 +48,7 @@ pub fn prove(old: &ServingModel, new: &ServingModel, pictures: &[Picture], added
         if !before.keys().eq(after.keys()) {
             return Err(failed("names", "they differ from the source's".into()));
         }
-        for (name, before) in &before {
+        for (name, before) in before {
             // Per-detection outputs are compared below, detection by detection: ties may trade places.
             if name.starts_with("detection_") || matches!(&**name, COUNT | "mask_predictions") {
                 continue;
@@ -53,7 +58,7 @@ pub fn prove(old: &ServingModel, new: &ServingModel, pictures: &[Picture], added
             proof.raise(name, difference);
         }
         let masks = before.get(MASKS).zip(after.get(MASKS));
-        let (Some(before), Some(after)) = (Detections::of(&before), Detections::of(&after)) else {
+        let (Some(before), Some(after)) = (Detections::of(before), Detections::of(&after)) else {
             return Err(failed("detection_*", MISSING.into()));
         };
         let matching = match_lists(&before, &after, same(TOLERANCE), None);
@@ -77,7 +82,7 @@ pub fn prove(old: &ServingModel, new: &ServingModel, pictures: &[Picture], added
             proof.raise(MASKS, difference);
         }
     }
-    proof.pictures = pictures.len();
+    proof.pictures = old.len().min(pictures.len());
     if proof.pictures == 0 {
         return Err(Error::CheckFailed("no picture was compared".into()));
     }
@@ -102,20 +107,20 @@ pub struct Kept {
 /// models; the source runs flattened here and the result as a SavedModel, whose kernels may add in another order.
 pub const SCORE_TOLERANCE: f32 = 1e-4;
 
-/// Runs the source and the trained model on the pictures: raw scores of old classes are the same, and old
+/// Runs the trained model on the pictures beside what the source computes there, `old`: raw scores of old classes are the same, and old
 /// detections from a score on are found again. New detections may only take places at the end of the list. Scores that
 /// share a sum with the new classes' are the old ones times what those leave; detections are not compared then.
 ///
 /// Errors: [`Error::CheckFailed`] with the output and the picture.
 pub fn prove_old_scores(
-    old: &ServingModel,
+    old: &[Outputs],
     new: &ServingModel,
     pictures: &[Picture],
     kept: &Kept,
 ) -> Result<Proof> {
     let mut proof = Proof { pictures: pictures.len(), ..Proof::default() };
-    for (number, picture) in pictures.iter().enumerate() {
-        let ((before, _), (after, _)) = (capture(old, picture)?, capture(new, picture)?);
+    for (number, (before, picture)) in old.iter().zip(pictures).enumerate() {
+        let (after, _) = capture(new, picture)?;
         let failed = |output: &str, reason: String| {
             Error::CheckFailed(format!("output {output} of the result on probe picture {number}: {reason}"))
         };
@@ -126,7 +131,7 @@ pub fn prove_old_scores(
                 .map_err(|reason| failed(name, reason))?;
             proof.raise(name, difference);
         }
-        let (Some(mut before), Some(after)) = (Detections::of(&before), Detections::of(&after)) else {
+        let (Some(mut before), Some(after)) = (Detections::of(before), Detections::of(&after)) else {
             return Err(failed("detection_*", MISSING.into()));
         };
         if kept.shared {

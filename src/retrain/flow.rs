@@ -12,8 +12,8 @@ use super::report::{Fit, GraphChanges, MaskColumns, Report, Training, Validation
 use crate::data::{Dataset, LabelMap, Picture};
 use crate::error::{Error, Result};
 use crate::eval::{Gate, Verdict};
-use crate::export::prove::probe_pictures;
-use crate::export::{Staging, VariableValues, flat, layer_values};
+use crate::export::prove::{outputs_on, probe_pictures};
+use crate::export::{Staging, VariableValues, Weights, flat, layer_values};
 use crate::graft::{Graft, NewClass};
 use crate::head::locate::Role;
 use crate::head::{Init, Kind, LayerValues, Understood};
@@ -104,8 +104,11 @@ pub fn retrain(
     let probes = probes(data)?;
     let variables = VariableValues::read(&graft.model, &graft.understood)?;
     let old = layer_values(&graft.model, &variables, &graft.understood.layers)?;
-    let served = flat::serve_source(&graft.model, &variables, &quick)?;
-    let proof = graft.prove_silent(&served, &variables, &old, &quick, &probes)?;
+    let mut weights = Weights::default();
+    let served = flat::serve_source(&graft.model, &variables, &mut weights, &quick)?;
+    let before = outputs_on(&served, &probes)?;
+    let proof = graft.prove_silent(&before, &variables, &mut weights, &old, &quick, &probes)?;
+    drop(weights);
     spinner.finish_and_clear();
     clock.lap("prove");
 
@@ -137,7 +140,7 @@ pub fn retrain(
     let weights = graft.write(&staging, &old, &trained.columns)?;
     graft.write_companions(&staging, &plan.labels)?;
     clock.lap("write");
-    let (old_scores, written) = graft.verify(&staging, &served, &quick, &probes)?;
+    let (old_scores, written) = graft.verify(&staging, &before, &quick, &probes)?;
     clock.lap("verify");
     spinner.finish_and_clear();
 

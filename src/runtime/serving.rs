@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use prost::Message;
 use tensorflow::{Graph, SavedModelBundle};
@@ -35,6 +36,8 @@ pub struct ServingModel {
     form: Form,
     input: TensorInfoLite,
     outputs: BTreeMap<String, TensorInfoLite>,
+    /// Fed in each run beside the picture, by the tensor's name.
+    weights: Vec<(String, Arc<AnyTensor>)>,
 }
 
 /// `tensorflow.MetaGraphDef`, the fields read here: the loader returns the whole message, with all weights of a frozen
@@ -96,7 +99,12 @@ impl ServingModel {
                  --input_type image_tensor"
             )));
         };
-        Ok(Self { session, form, input, outputs })
+        Ok(Self { session, form, input, outputs, weights: Vec::new() })
+    }
+
+    /// The model with weights that its graph has placeholders for.
+    pub fn with_weights(self, weights: Vec<(String, Arc<AnyTensor>)>) -> Self {
+        Self { weights, ..self }
     }
 
     /// The input of the serving signature.
@@ -122,7 +130,9 @@ impl ServingModel {
     /// Runs the model on a tensor that its input takes and returns all outputs.
     pub fn run(&self, input: &AnyTensor) -> Result<BTreeMap<String, AnyTensor>> {
         let fetches: Vec<&str> = self.outputs.values().map(|info| info.name.as_str()).collect();
-        let fetched = self.session.run(&[(&self.input.name, input)], &fetches, &[])?;
+        let weights = self.weights.iter().map(|(name, tensor)| (name.as_str(), &**tensor));
+        let feeds: Vec<_> = weights.chain([(self.input.name.as_str(), input)]).collect();
+        let fetched = self.session.run(&feeds, &fetches, &[])?;
         Ok(self.outputs.keys().cloned().zip(fetched).collect())
     }
 

@@ -25,9 +25,18 @@ const OUTPUTS: [&str; 9] = [
 /// no input or no boxes by the exporter's names.
 pub fn wrap(file: &Path, graph: pb::GraphDef) -> Result<pb::SavedModel> {
     let find = |name: &str| graph.node.iter().find(|n| n.name == name);
-    let not = |reason: &str| Error::NotAModel { path: file.to_owned(), reason: reason.to_owned() };
+    let not = |reason: String| Error::NotAModel { path: file.to_owned(), reason };
+    if let Some(node) = graph.node.iter().find(|n| is_of_tflite(n)) {
+        return Err(not(format!(
+            "its node {} ({}) is that of an export for TFLite, without the post-processing that has to grow; grow the frozen \
+             graph that export_inference_graph.py makes of the same checkpoint, then convert",
+            node.name, node.op
+        )));
+    }
     let input = INPUTS.iter().find_map(|name| find(name)).ok_or_else(|| {
-        not("a frozen detection graph has an input image_tensor, encoded_image_string_tensor or tf_example")
+        let inputs: Vec<&str> =
+            graph.node.iter().filter(|n| n.op == "Placeholder").map(|n| n.name.as_str()).collect();
+        not(format!("its inputs are {inputs:?}; a frozen detection graph has one of {INPUTS:?}"))
     })?;
     let input_info = pb::TensorInfo {
         dtype: dtype_attr(input, "dtype").unwrap_or(pb::DataType::DtUint8 as i32),
@@ -47,7 +56,9 @@ pub fn wrap(file: &Path, graph: pb::GraphDef) -> Result<pb::SavedModel> {
         })
         .collect();
     if !outputs.contains_key("detection_boxes") {
-        return Err(not("a frozen detection graph has an output detection_boxes"));
+        return Err(not(
+            "it has no node detection_boxes, which a frozen detection graph has as an output".into()
+        ));
     }
     let signature = pb::SignatureDef {
         inputs: [("inputs".to_owned(), input_info)].into(),
@@ -67,6 +78,13 @@ pub fn wrap(file: &Path, graph: pb::GraphDef) -> Result<pb::SavedModel> {
     Ok(pb::SavedModel { saved_model_schema_version: 1, meta_graphs: vec![meta] })
 }
 
+/// The operation that replaces post-processing on a phone, and the input that such an export has
+/// (object_detection/export_tflite_ssd_graph_lib.py).
+fn is_of_tflite(node: &pb::NodeDef) -> bool {
+    node.op == "TFLite_Detection_PostProcess"
+        || (node.op == "Placeholder" && node.name == "normalized_input_image_tensor")
+}
+
 fn dtype_attr(node: &pb::NodeDef, key: &str) -> Option<i32> {
     match node.attr.get(key)?.value.as_ref()? {
         pb::attr_value::Value::Type(t) => Some(*t),
@@ -78,5 +96,38 @@ fn shape_attr(node: &pb::NodeDef) -> Option<pb::TensorShapeProto> {
     match node.attr.get("shape")?.value.as_ref()? {
         pb::attr_value::Value::Shape(shape) => Some(shape.clone()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::nodes::node;
+
+    fn refusal(nodes: Vec<pb::NodeDef>) -> String {
+        let graph = pb::GraphDef { node: nodes, ..Default::default() };
+        wrap(Path::new("graph.pb"), graph).unwrap_err().to_string()
+    }
+
+    fn named(name: &str, op: &str) -> pb::NodeDef {
+        node::<&str>(name, op, &[]).build()
+    }
+
+    #[test]
+    fn graphs_for_a_phone_are_refused_with_and_without_its_operation() {
+        let input = || named("normalized_input_image_tensor", "Placeholder");
+        let said = refusal(vec![input()]);
+        assert!(said.contains("normalized_input_image_tensor") && said.contains("TFLite"), "{said}");
+        let post = named("post", "TFLite_Detection_PostProcess");
+        let said = refusal(vec![post, input()]);
+        assert!(said.contains("post (TFLite_Detection_PostProcess)"), "{said}");
+    }
+
+    #[test]
+    fn graphs_that_are_no_detectors_are_refused_with_what_they_have() {
+        let said = refusal(vec![named("input", "Placeholder"), named("probabilities", "Softmax")]);
+        assert!(said.contains("[\"input\"]") && said.contains("image_tensor"), "{said}");
+        let said = refusal(vec![named("image_tensor", "Placeholder")]);
+        assert!(said.contains("no node detection_boxes"), "{said}");
     }
 }

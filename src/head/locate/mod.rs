@@ -8,10 +8,12 @@
 //! | `boxes.rs` | decoded boxes and the layers that make them |
 //! | `masks.rs` | the layer of masks from which each detection takes its class's |
 //! | `heatmap.rs` | detectors that rank the peaks of a heatmap: CenterNet |
+//! | `refusal.rs` | what is said of a model that is none of these |
 
 mod boxes;
 mod heatmap;
 mod masks;
+mod refusal;
 mod scores;
 mod suppression;
 mod walk;
@@ -185,7 +187,7 @@ pub fn locate(view: &GraphView<'_>, meta: &pb::MetaGraphDef, variables: &Variabl
             }
         }
     }
-    located.ok_or_else(|| walk.nothing_to_suppress())
+    located.ok_or_else(|| walk.nothing_to_suppress(meta))
 }
 
 impl Head {

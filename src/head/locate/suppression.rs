@@ -1,14 +1,17 @@
 //! Detectors that suppress each class by itself: object_detection/core/post_processing.py, unrolled over the classes.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::super::axis::ClassAxis;
 use super::scores::Trail;
 use super::walk::{Walk, not};
 use super::{Body, Head, Kind, Located, Role};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Source;
 use crate::graph::tensor::{constant, ints};
+
+/// What the function of loops says of itself in its attribute `_implements` (tensorflow/python/ops/image_ops_impl.py).
+pub(super) const PADDED_SUPPRESSION: &str = "non_max_suppression_padded";
 
 /// The suppressions that read columns of one tensor of scores.
 pub(super) struct Group {
@@ -28,34 +31,24 @@ impl Walk<'_, '_> {
         let mut found: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (s, scope) in self.view.scopes.iter().enumerate() {
             for (n, node) in scope.nodes.iter().enumerate() {
-                if matches!(
+                let one_operation = matches!(
                     &*node.op,
                     "NonMaxSuppression"
                         | "NonMaxSuppressionV2"
                         | "NonMaxSuppressionV3"
                         | "NonMaxSuppressionV4"
                         | "NonMaxSuppressionV5"
-                ) {
+                );
+                // Suppression of a fixed size is a function of loops since TensorFlow 2.3 (tf.image.non_max_suppression_padded);
+                // its first inputs are those of the operation.
+                let function =
+                    || self.view.callee(s, n).is_some_and(|f| self.implements(f, PADDED_SUPPRESSION));
+                if one_operation || function() {
                     found.entry(s).or_default().push(n);
                 }
             }
         }
         found
-    }
-
-    /// Explains a model without per-class non-max suppression as well as its ops allow.
-    pub(super) fn nothing_to_suppress(&self) -> Error {
-        let ops: BTreeSet<&str> =
-            self.view.scopes.iter().flat_map(|s| s.nodes.iter().map(|n| n.op.as_str())).collect();
-        let reason = if ops.contains("CombinedNonMaxSuppression") {
-            "its detections come from CombinedNonMaxSuppression, which the zoo's exports do not use"
-        } else if ops.contains("TFLite_Detection_PostProcess") {
-            "its post-processing is TFLite's; grow the SavedModel it was converted from"
-        } else {
-            "no non-max suppression was found: this is not a detection model with its post-processing \
-             (a classifier, or an export for TFLite?)"
-        };
-        not("the graph".into(), reason.into())
     }
 
     /// Reads the head of each copy of the body; none where nothing is suppressed.

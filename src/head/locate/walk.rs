@@ -7,6 +7,7 @@ use super::{Head, Root};
 use crate::error::{Error, Result};
 use crate::graph::tensor::{constant, shape, str_attr};
 use crate::graph::{GraphView, MAIN, Source};
+use crate::pb::attr_value::Value;
 
 /// What every search for a head needs.
 pub(super) struct Walk<'v, 'a> {
@@ -130,6 +131,18 @@ impl Walk<'_, '_> {
             _ => false,
         };
         inputs.iter().copied().filter(|&s| !is_constant(s)).collect()
+    }
+
+    /// Whether a function says that it stands for something of this name.
+    pub(super) fn implements(&self, scope: usize, name: &str) -> bool {
+        let function = self.view.scopes[scope].function;
+        let attribute = function.and_then(|f| f.attr.get("_implements")).and_then(|a| a.value.as_ref());
+        match attribute {
+            Some(Value::S(text)) => String::from_utf8_lossy(text).contains(name),
+            // Text with attributes of its own is parsed when the function is made.
+            Some(Value::Func(function)) => function.name.contains(name),
+            _ => false,
+        }
     }
 
     pub(super) fn odd(&self, scope: usize, node: usize) -> Error {
