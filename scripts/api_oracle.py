@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes testdata/train/api.json: targets that the Object Detection API itself computes.
 
-Needs the environment of scripts/make_fixtures (object_detection). The Rust test tests/train_reference.rs holds
+Needs the environment of scripts/make_fixtures (object_detection). The Rust test tests/suite/train_reference.rs holds
 src/train/gaussian.rs and src/train/rois.rs to these numbers, and src/train/network/pool.rs holds itself to them.
 
     python scripts/api_oracle.py testdata/train/api.json

@@ -2,7 +2,7 @@
 """Makes testdata/eval/*.json: random and contrived cases with the numbers of pycocotools and of TensorFlow.
 
 Needs numpy, pycocotools and tensorflow (any 2.x, for pasted masks): the environment of scripts/fixtures/environment has
-them. The Rust test tests/eval_oracle.rs holds src/eval and src/data to these numbers.
+them. The Rust test tests/suite/eval_oracle.rs holds src/eval and src/data to these numbers.
 
     python3 scripts/eval_oracle.py testdata/eval
 """

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes testdata/train/cases.json: views, targets and a fit computed independently, in NumPy.
 
-Needs numpy alone. The Rust test tests/train_reference.rs holds src/train to these numbers. The fit is convex: it is
+Needs numpy alone. The Rust test tests/suite/train_reference.rs holds src/train to these numbers. The fit is convex: it is
 solved here by Newton's method in other variables than there, to the end.
 
     python3 scripts/train_oracle.py testdata/train/cases.json

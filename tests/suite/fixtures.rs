@@ -1,8 +1,7 @@
 //! The committed models are what their README says: they load, detect something, and each oracle is its base with
 //! more class columns.
-#![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::path::Path;
 

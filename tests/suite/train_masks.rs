@@ -1,10 +1,9 @@
 //! Learns columns of masks from outlines on the committed Mask R-CNNs, and measures them on other pictures.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-mod common;
+use crate::common;
 
-use common::graphs::{node, vector, with};
-use common::outlines::{ellipse, outlined, triangle};
+use crate::common::graphs::{node, vector, with};
+use crate::common::outlines::{ellipse, outlined, triangle};
 use tfgraft::data::{Dataset, load};
 use tfgraft::export::{VariableValues, layer_values};
 use tfgraft::head::columns::{LayerValues, NewColumns};

@@ -1,9 +1,8 @@
 //! Trains a column of a heatmap on red squares, with a graph small enough to be written here.
-#![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
-use common::graphs::{node, number, served, value, vector, with};
+use crate::common::graphs::{node, number, served, value, vector, with};
 use tfgraft::data::load;
 use tfgraft::export::{VariableValues, layer_values};
 use tfgraft::graph::tensor::{float_tensor, shape_proto};

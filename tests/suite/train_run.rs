@@ -1,8 +1,6 @@
 //! Trains on red squares with a network that sees the mean colour of each cell.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
-mod common;
+use crate::common;
 
 use std::path::Path;
 

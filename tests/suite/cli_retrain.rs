@@ -1,7 +1,6 @@
 //! `tfgraft retrain` on committed models and a few drawn pictures, seen from outside.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,6 @@
 //! `tfgraft detect` on the committed models, seen from outside: the same from every file that holds a model.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::Path;

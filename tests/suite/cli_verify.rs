@@ -1,7 +1,6 @@
 //! `tfgraft verify` on the committed models, seen from outside.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::{Path, PathBuf};

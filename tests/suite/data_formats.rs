@@ -1,13 +1,11 @@
 //! One small data set in every format; all must say the same.
 
-#![allow(clippy::unwrap_used)] // Helpers outside of test functions are part of the tests.
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use tfgraft::data::{self, Dataset, ProblemKind};
 
-const RECORD: &[u8] = include_bytes!("../testdata/data/two.record");
+const RECORD: &[u8] = include_bytes!("../../testdata/data/two.record");
 
 fn pictures(dir: &Path) {
     let pixels: Vec<u8> = (0..64 * 48 * 3).map(|v| (v % 255) as u8).collect();

@@ -1,7 +1,6 @@
 //! Every bad input ends with exit code 2, one error that says what and where, and nothing written.
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,13 +1,12 @@
 //! Models that take pictures in other forms than bytes of pixels: every command runs them, and retraining gives the columns
 //! that the same model with pixels gets.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::Path;
 
-use common::graphs::{node, number, vector, with};
+use crate::common::graphs::{node, number, vector, with};
 use prost::Message;
 use serde_json::Value as Json;
 use tempfile::{TempDir, tempdir};

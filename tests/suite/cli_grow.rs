@@ -1,7 +1,6 @@
 //! `tfgraft inspect` and `tfgraft grow` on the committed models, seen from outside.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 use std::fs;

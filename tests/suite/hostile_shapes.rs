@@ -1,8 +1,7 @@
 //! Inputs made to cost more than they weigh: circles, doublings, bombs. Each ends soon, in a result or a refusal.
 #![cfg(unix)]
-#![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,7 +18,7 @@ use tfgraft::head::understand;
 use tfgraft::pb::{self, attr_value::Value};
 use tfgraft::saved_model::SavedModel;
 
-use common::graphs::{node, number, with};
+use crate::common::graphs::{node, number, with};
 
 /// Seconds of work that an input may cost.
 const MOST: f64 = 2.0;

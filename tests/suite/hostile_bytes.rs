@@ -3,9 +3,8 @@
 //! The default run takes 1,000 mutated inputs; `TFGRAFT_HOSTILE_INPUTS=10000` takes more, `TFGRAFT_HOSTILE_FIRST=N` starts at
 //! input N, to see one again. Time is the thread's own: a busy machine makes nothing slow. TensorFlow is not involved.
 #![cfg(unix)]
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -29,7 +28,7 @@ use tfgraft::inspect::inspect;
 use tfgraft::saved_model::{SavedModel, checkpoint_index};
 use tfgraft::{pb, policy};
 
-use common::mutate::{self, Draw};
+use crate::common::mutate::{self, Draw};
 
 /// Seconds of work that any input may cost.
 const MOST: f64 = 2.0;
@@ -147,7 +146,7 @@ impl Seeds {
             pictures.push((ending, fs::read(path).unwrap()));
         }
         let record = home.path().join("seed.record");
-        fs::write(&record, include_bytes!("../testdata/data/two.record")).unwrap();
+        fs::write(&record, include_bytes!("../../testdata/data/two.record")).unwrap();
         let mut file = records::Records::open(&record).unwrap();
         let mut records = Vec::new();
         while let Some((_, body)) = file.next_record().unwrap() {

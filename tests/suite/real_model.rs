@@ -1,7 +1,6 @@
 //! Real exported models survive decoding and encoding, and are understood. Skipped where they are not at hand.
-#![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,7 +1,6 @@
 //! `tfgraft publish` on committed models, and refusals of unsafe ones, seen from outside.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeSet;
 use std::fs;

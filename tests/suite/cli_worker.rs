@@ -1,8 +1,7 @@
 //! A model runs in a process of its own: what ends that process costs nothing else.
 #![cfg(target_os = "linux")]
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::Path;

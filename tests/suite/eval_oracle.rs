@@ -1,7 +1,5 @@
 //! COCO's measures and masks held to the numbers of pycocotools and TensorFlow (see `scripts/eval_oracle.py`).
 
-#![allow(clippy::unwrap_used)] // Helpers outside of test functions are part of the tests.
-
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -25,7 +23,7 @@ struct Image {
 
 #[test]
 fn numbers_of_pycocotools() {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("../testdata/eval/cases.json")).unwrap();
+    let cases: Vec<Case> = serde_json::from_str(include_str!("../../testdata/eval/cases.json")).unwrap();
     assert!(cases.len() > 50);
     let mut worst = 0.0f64;
     for case in cases {
@@ -91,7 +89,7 @@ fn mask(size: (u32, u32), text: &str) -> Rle {
 
 #[test]
 fn polygons_cover_the_pixels_of_pycocotools() {
-    for case in cases(include_str!("../testdata/eval/rasters.json"), 100) {
+    for case in cases(include_str!("../../testdata/eval/rasters.json"), 100) {
         let (height, width): (u32, u32) = get(&case, "size");
         let made = Segmentation::Polygons(get(&case, "polygons")).rasterise(height, width).unwrap();
         let counts: Vec<u32> = get(&case, "counts");
@@ -104,7 +102,7 @@ fn polygons_cover_the_pixels_of_pycocotools() {
 
 #[test]
 fn overlaps_of_masks_are_those_of_pycocotools() {
-    for case in cases(include_str!("../testdata/eval/overlaps.json"), 40) {
+    for case in cases(include_str!("../../testdata/eval/overlaps.json"), 40) {
         let texts: [String; 2] = get(&case, "texts");
         let [a, b] = texts.map(|text| mask(get(&case, "size"), &text));
         assert_eq!(a.overlap(&b, false), case["iou"].as_f64().unwrap(), "{case}");
@@ -114,7 +112,7 @@ fn overlaps_of_masks_are_those_of_pycocotools() {
 
 #[test]
 fn masks_of_boxes_are_pasted_like_the_api_does() {
-    for case in cases(include_str!("../testdata/eval/pastes.json"), 40) {
+    for case in cases(include_str!("../../testdata/eval/pastes.json"), 40) {
         let (height, width) = get(&case, "size");
         let [ymin, xmin, ymax, xmax]: [f32; 4] = get(&case, "box");
         let values: Vec<f32> = get(&case, "mask");
@@ -127,7 +125,7 @@ fn masks_of_boxes_are_pasted_like_the_api_does() {
 #[test]
 fn mask_numbers_of_pycocotools() {
     let mut worst = 0.0f64;
-    for case in cases(include_str!("../testdata/eval/masks.json"), 20) {
+    for case in cases(include_str!("../../testdata/eval/masks.json"), 20) {
         let images: Vec<EvalImage> = case["images"].as_array().unwrap().iter().map(masked_image).collect();
         let classes: Vec<u32> = get(&case, "classes");
         let names = classes.iter().map(|id| (*id, format!("class {id}"))).collect();

@@ -1,7 +1,6 @@
 //! `tfgraft evaluate` and the gate, seen from outside, on committed models and a few drawn pictures.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,7 @@
 //! A retraining that was killed goes on from the features it had, and ends with the bytes of one that was never stopped.
 #![cfg(unix)]
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::{Path, PathBuf};

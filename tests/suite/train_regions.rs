@@ -1,7 +1,6 @@
 //! Trains a position-sensitive fixture of random weights and looks at what its new columns say of the regions it was shown.
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 use std::path::Path;

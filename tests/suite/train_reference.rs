@@ -1,8 +1,7 @@
 //! Holds views, targets and fit to numbers of an independent implementation in NumPy (scripts/train_oracle.py), and targets of
 //! regions and heatmaps to numbers of the Object Detection API (scripts/api_oracle.py).
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use serde_json::Value;
 use tfgraft::data::BoxYxyx;
@@ -18,7 +17,7 @@ use tfgraft::train::targets::{Truth, soft};
 use tfgraft::train::views::object_view;
 
 fn cases(kind: &str) -> Value {
-    let all: Value = serde_json::from_str(include_str!("../testdata/train/cases.json")).unwrap();
+    let all: Value = serde_json::from_str(include_str!("../../testdata/train/cases.json")).unwrap();
     all[kind].clone()
 }
 
@@ -142,7 +141,7 @@ fn the_fit_is_that_of_the_reference() {
 }
 
 fn api_cases(kind: &str) -> Value {
-    let all: Value = serde_json::from_str(include_str!("../testdata/train/api.json")).unwrap();
+    let all: Value = serde_json::from_str(include_str!("../../testdata/train/api.json")).unwrap();
     all[kind].clone()
 }
 

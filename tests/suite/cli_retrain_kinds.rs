@@ -1,11 +1,10 @@
 //! `tfgraft retrain` on committed models of two stages, seen from outside.
-#![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::path::Path;
 
-use common::outlines::{outlined, triangle};
+use crate::common::outlines::{outlined, triangle};
 use serde_json::Value;
 use tempfile::tempdir;
 use tfgraft::export::{VariableValues, layer_values};

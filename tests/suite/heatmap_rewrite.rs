@@ -1,9 +1,6 @@
 //! Growth of a heatmap detector as a pure rewrite: what grows must be what the same builder makes with more classes.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-mod common;
-
-use common::graphs::{integers, node, nodes, number, served, value, vector, weights, with};
+use crate::common::graphs::{integers, node, nodes, number, served, value, vector, weights, with};
 use tfgraft::Error;
 use tfgraft::graph::tensor::float_tensor;
 use tfgraft::head::{Kind, grow, understand};

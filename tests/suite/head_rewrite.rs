@@ -1,9 +1,8 @@
 //! Growth as a pure rewrite, on a detector of a dozen operations built here: no TensorFlow, no files.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
-use common::graphs::{node, value, vector, with};
+use crate::common::graphs::{node, value, vector, with};
 use tfgraft::Error;
 use tfgraft::graph::tensor::{attr, constant, float_tensor, int_scalar, ints, shape_proto};
 use tfgraft::head::{Weights, grow, understand};

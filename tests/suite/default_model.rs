@@ -1,7 +1,6 @@
 //! The main job on the model and pictures that come with the project: new classes found, old ones as they were.
-#![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

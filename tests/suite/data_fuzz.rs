@@ -1,7 +1,5 @@
 //! Bad bytes never panic: mutated pictures, labels and records give a result or an error.
 
-#![allow(clippy::unwrap_used)] // Helpers outside of test functions are part of the tests.
-
 use std::fs;
 
 use proptest::prelude::*;
@@ -51,7 +49,7 @@ proptest! {
         let xml = b"<annotation><filename>a.png</filename><size><width>40</width><height>30</height></size><object><name>a</name>\
             <bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>";
         let csv = b"filename,width,height,class,xmin,ymin,xmax,ymax\na.png,40,30,a,1,2,3,4\n";
-        let record = include_bytes!("../testdata/data/two.record");
+        let record = include_bytes!("../../testdata/data/two.record");
         for (name, bytes) in [("a.json", &json[..]), ("a.xml", xml), ("a.csv", csv), ("a.record", record)] {
             let path = dir.path().join(name);
             fs::write(&path, mutated(bytes, &edits, cut)).unwrap();
