@@ -255,7 +255,8 @@ mod tests {
     #[test]
     fn saving_and_restoring_are_the_savers_business() {
         assert_eq!(saved(|_| {}), [""; 0]);
-        let strays: [(&str, Box<dyn FnOnce(&mut pb::MetaGraphDef)>); 7] = [
+        type Change = Box<dyn FnOnce(&mut pb::MetaGraphDef)>;
+        let strays: [(&str, Change); 7] = [
             // Nobody calls it; or a name like any other does.
             (
                 "SaveV2 (thief/s)",
