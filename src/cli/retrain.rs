@@ -251,6 +251,9 @@ fn result_lines(report: &Report, output: &str) -> Vec<String> {
             seconds("look") + seconds("page")
         ),
     ];
+    for (number, said) in report.training.held_out(&report.plan.new).into_iter().enumerate() {
+        lines.push(format!("{:<19}{said}", if number == 0 { "score 0.5" } else { "" }));
+    }
     if let Some(memory) = report.peak_memory_bytes {
         lines.push(format!("peak memory        {} MB", memory >> 20));
     }

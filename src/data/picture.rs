@@ -14,7 +14,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
 use super::rle::Rle;
 use crate::error::{Error, Result};
@@ -62,7 +62,7 @@ impl Picture {
     /// A truncated JPEG gives the rows that are there, the rest grey.
     pub fn decode(bytes: &[u8], name: &str) -> Result<Self> {
         let decoder = open_decoder(bytes, name)?;
-        let decoded = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(name, &e))?.into_rgb8();
+        let decoded = eight_bits(DynamicImage::from_decoder(decoder).map_err(|e| unreadable(name, &e))?);
         let (width, height) = decoded.dimensions();
         Ok(Self { width, height, rgb: decoded.into_raw() })
     }
@@ -120,6 +120,18 @@ pub(super) fn mask(bytes: &[u8], name: &str, (width, height): (u32, u32)) -> Res
 pub(crate) fn write_png(rgb: &[u8], width: u32, height: u32, out: &mut Vec<u8>) -> image::ImageResult<()> {
     let colours = image::ExtendedColorType::Rgb8;
     image::write_buffer_with_format(&mut Cursor::new(out), rgb, width, height, colours, ImageFormat::Png)
+}
+
+/// Of 16 bits the upper eight, as `tf.io.decode_png` keeps them (libpng's `png_set_strip_16`); `image` would round.
+fn eight_bits(image: DynamicImage) -> RgbImage {
+    use DynamicImage::{ImageLuma16, ImageLumaA16, ImageRgb16, ImageRgba16};
+    if !matches!(image, ImageLuma16(_) | ImageLumaA16(_) | ImageRgb16(_) | ImageRgba16(_)) {
+        return image.into_rgb8();
+    }
+    let wide = image.into_rgb16();
+    RgbImage::from_fn(wide.width(), wide.height(), |x, y| {
+        image::Rgb(wide.get_pixel(x, y).0.map(|v| (v >> 8) as u8))
+    })
 }
 
 /// Reads size and orientation from the header; `name` is the picture's name in errors.

@@ -38,11 +38,11 @@ impl Scored {
 }
 
 /// Least and greatest area in pixels, both inclusive.
-pub(super) type AreaRange = (f64, f64);
+pub(crate) type AreaRange = (f64, f64);
 
 /// How the detections of one class in one picture fared, at each threshold of the overlap.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Matched {
+pub(crate) struct Matched {
     /// Scores, descending.
     pub scores: Vec<f64>,
     /// `[thresholds][detections]`: found an object.
@@ -55,7 +55,7 @@ pub(super) struct Matched {
 
 /// One class in one picture: the detections sorted and cut, and their overlaps with the objects.
 #[derive(Debug)]
-pub(super) struct Pairs<'a> {
+pub(crate) struct Pairs<'a> {
     truths: Vec<&'a Truth>,
     /// Scores, descending.
     scores: Vec<f64>,

@@ -4,7 +4,7 @@ mod assess;
 mod coco_map;
 mod firing;
 mod gate;
-mod matching;
+pub(crate) mod matching;
 mod paste;
 mod run;
 
@@ -12,7 +12,7 @@ pub use assess::{Assessment, ClassReport, Measures, assess};
 pub use coco_map::{
     ClassMetrics, EvalImage, EvalMasks, Metrics, evaluate, evaluate_masks, precision_recall_curve,
 };
-pub use firing::{ClassFalsePositives, FalsePositives, FiredOn, Roster, confusion, false_positives};
+pub use firing::{ClassFalsePositives, FalsePositives, FiredOn, OVERLAP, Roster, confusion, false_positives};
 pub use gate::{Failure, Gate, Verdict};
 pub use matching::{Scored, Truth};
 pub use paste::paste;

@@ -351,6 +351,7 @@ fn fit_summary(fitted: &Fitted) -> Fit {
         layers: fitted.layers.clone(),
         loss_before: fitted.losses.first().copied(),
         loss_after: fitted.losses.last().copied(),
+        divisions: fitted.divisions.clone(),
     }
 }
 

@@ -11,5 +11,5 @@ pub mod report;
 
 pub use flow::{Options, Retrained, retrain};
 pub use page::MapEvidence;
-pub use plan::Plan;
+pub use plan::{Plan, PlannedClass};
 pub use report::Report;

@@ -8,13 +8,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::page::MapEvidence;
-use super::plan::Plan;
+use super::plan::{Plan, PlannedClass};
 use crate::data::Problems;
 use crate::error::{Error, Result};
 use crate::eval::{ClassMetrics, FalsePositives, FiredOn, Verdict};
 use crate::export::changes::WeightChanges;
 use crate::export::prove::Proof;
 use crate::saved_model::Fingerprint;
+use crate::train::held_out::Division;
 
 /// The report of a retraining.
 #[derive(Debug, Clone, Serialize)]
@@ -118,6 +119,8 @@ pub struct Fit {
     pub loss_before: Option<f64>,
     /// The loss after the last step.
     pub loss_after: Option<f64>,
+    /// For each new class where its score of one half was put, and what held-out pictures said there.
+    pub divisions: Vec<Division>,
 }
 
 /// Measures before and after, means over groups and each class.
@@ -141,6 +144,14 @@ pub struct Validation {
     pub confusion_before: BTreeMap<String, FiredOn>,
     /// The same of the result.
     pub confusion_after: BTreeMap<String, FiredOn>,
+}
+
+impl Training {
+    /// Where scores of one half were put, a sentence for each of the new classes that has one.
+    pub fn held_out(&self, new: &[PlannedClass]) -> Vec<String> {
+        let divisions = self.fits.iter().filter(|fit| fit.columns == "scores").flat_map(|fit| &fit.divisions);
+        new.iter().zip(divisions).filter_map(|(class, division)| division.sentence(&class.name)).collect()
+    }
 }
 
 impl Report {

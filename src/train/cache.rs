@@ -45,6 +45,8 @@ pub struct FeatureCache {
     // Without a name from the start, so that nothing stays behind however the process ends.
     file: Mutex<Option<File>>,
     shards: Option<Shards>,
+    /// For each view the rows of each layer up to its end.
+    view_ends: Vec<Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,15 @@ impl FeatureCache {
             Rows { widths, open, open_rows: 0, chunks: Vec::new() }
         };
         let layers = widths.into_iter().map(rows).collect();
-        Self { layers, options, in_memory: 0, spilled: 0, file: Mutex::new(None), shards: None }
+        Self {
+            layers,
+            options,
+            in_memory: 0,
+            spilled: 0,
+            file: Mutex::new(None),
+            shards: None,
+            view_ends: Vec::new(),
+        }
     }
 
     /// Takes over the views that a killed run with the same key had finished: how many, with the counts after the last.
@@ -100,6 +110,7 @@ impl FeatureCache {
                 if view.ended {
                     self.finish_view()?;
                 }
+                self.end_view();
                 views += 1;
                 counts = view.counts;
             }
@@ -108,9 +119,20 @@ impl FeatureCache {
         Ok((views, counts))
     }
 
-    /// Ends a view for the next run, with counts that a resumed run needs.
+    /// Ends a view, for the next run with counts that a resumed run needs.
     pub fn view_done(&mut self, counts: impl FnOnce() -> Vec<u64>) -> Result<()> {
+        self.end_view();
         self.shards.as_mut().map_or(Ok(()), |shards| shards.view_done(counts()))
+    }
+
+    fn end_view(&mut self) {
+        let rows = |rows: &Rows| rows.open_rows + rows.chunks.iter().map(|chunk| chunk.rows).sum::<usize>();
+        self.view_ends.push(self.layers.iter().map(rows).collect());
+    }
+
+    /// For each view that was ended the number of rows of a layer up to its end.
+    pub fn view_ends(&self, layer: usize) -> impl Iterator<Item = usize> + '_ {
+        self.view_ends.iter().filter_map(move |ends| ends.get(layer).copied())
     }
 
     /// Keeps the last views: all features are there.

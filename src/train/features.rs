@@ -63,7 +63,13 @@ impl Showing<'_> {
 
     /// The number of views of all pictures.
     pub fn count(&self, geometry: Geometry) -> usize {
-        (0..self.dataset.images.len()).map(|number| self.plan(number, geometry).len()).sum()
+        self.pictures(geometry).len()
+    }
+
+    /// For each view the number of its picture.
+    pub fn pictures(&self, geometry: Geometry) -> Vec<usize> {
+        let views = |number| std::iter::repeat_n(number, self.plan(number, geometry).len());
+        (0..self.dataset.images.len()).flat_map(views).collect()
     }
 
     fn open(&self, image: &LabelledImage) -> Arc<[usize]> {

@@ -7,11 +7,12 @@
 
 use std::time::Instant;
 
+use super::held_out::Division;
 use super::incomplete::{self, ROUNDS, Weights};
 use super::kept::KeptRows;
 use super::lbfgs::{self, Limits};
 use super::objective::{self, Objective};
-use super::parameters::{Parameters, Penalties};
+use super::parameters::{Columns, Parameters, Penalties};
 use super::shape::LayerSize;
 use super::task::{Loss, Task};
 use crate::error::Result;
@@ -31,6 +32,8 @@ pub struct FitOptions {
     pub limits: Limits,
     /// What columns are multiplied by in the end, see [`focal_slope`].
     pub calibration: f64,
+    /// Whether held-out pictures say which score divides objects from all else, and it becomes one half.
+    pub divide: bool,
     /// Threads of TensorFlow; its own choice without it.
     pub threads: Option<usize>,
 }
@@ -43,6 +46,7 @@ impl Default for FitOptions {
             positive_weight: 2.0,
             limits: Limits { iterations: 60, tolerance: 1e-5 },
             calibration: focal_slope(2.0),
+            divide: true,
             threads: None,
         }
     }
@@ -62,7 +66,7 @@ impl FitOptions {
     /// Scores of a softmax and of the focal loss are what the old ones are and need no calibration; positives weigh what
     /// the OD API's sampling makes them weigh.
     pub fn for_task(&self, task: &Task) -> Self {
-        let plain = Self { loss: task.loss, positive_weight: 1.0, calibration: 1.0, ..*self };
+        let plain = Self { loss: task.loss, positive_weight: 1.0, calibration: 1.0, divide: false, ..*self };
         let depth = task.sizes.iter().map(|size| size.depth).max().unwrap_or(1) as f64;
         let within = |spread: f64, penalties: Penalties| {
             let precision = 1.0 / (spread * spread);
@@ -110,6 +114,8 @@ pub struct FitResult {
     pub positives: Vec<Vec<f64>>,
     /// Anchors of pictures with incomplete labels that score like labelled objects and were ignored, by class.
     pub ignored: usize,
+    /// For each class where its score of one half was put.
+    pub divisions: Vec<Division>,
     /// Seconds.
     pub seconds: f64,
 }
@@ -140,33 +146,46 @@ pub fn fit(
     let open = kept.any_open();
     let (mut weights, mut ignored) =
         (if open { incomplete::first(kept, sizes, classes)? } else { Weights::new() }, 0);
-    let mut point = vec![0.0; parameters.len()];
     let (mut losses, mut evaluations, mut iterations) = (Vec::new(), 0, 0);
+    let mut solve =
+        |weights: &Weights, step: &mut dyn FnMut(usize, f64)| -> Result<(Vec<Columns>, Vec<f64>)> {
+            let (mut point, mut values) = (vec![0.0; parameters.len()], Vec::new());
+            for &loss in stages.iter().filter(|_| rows) {
+                let weighed = (loss, options.positive_weight);
+                let objective =
+                    Objective::new((kept, weights), &parameters, sizes, classes, weighed, options.threads)?;
+                let minimum = lbfgs::minimise(|t| objective.evaluate(t), point, options.limits, &mut *step)?;
+                (point, values) = (minimum.point, minimum.values);
+                evaluations += minimum.evaluations;
+            }
+            Ok((parameters.columns(&point), values))
+        };
+    let mut columns = Vec::new();
     for round in 0..=if open { ROUNDS } else { 0 } {
         if round > 0 {
-            (weights, ignored) = incomplete::next(kept, sizes, classes, &parameters.columns(&point))?;
-            point.fill(0.0);
+            (weights, ignored) = incomplete::next(kept, sizes, classes, &columns)?;
         }
-        let mut values = Vec::new();
-        for &loss in stages.iter().filter(|_| rows) {
-            let weighed = (loss, options.positive_weight);
-            let objective =
-                Objective::new((kept, &weights), &parameters, sizes, classes, weighed, options.threads)?;
-            let minimum = lbfgs::minimise(|t| objective.evaluate(t), point, options.limits, &mut step)?;
-            (point, values) = (minimum.point, minimum.values);
-            evaluations += minimum.evaluations;
-        }
+        let values;
+        (columns, values) = solve(&weights, &mut step)?;
         iterations = values.len().saturating_sub(1);
         losses.extend(values);
     }
+    let divisions = match kept.unseen().filter(|_| options.divide && rows) {
+        Some(unseen) => unseen.divisions(kept, classes, &weights, |weights| {
+            solve(weights, &mut |_, _| {}).map(|(columns, _)| columns)
+        })?,
+        None => vec![Division::NONE; classes],
+    };
     let scaled = |values: &[f64]| values.iter().map(|v| (v * options.calibration) as f32).collect();
-    let columns = parameters
-        .columns(&point)
+    let moved = |biases: &[f64]| -> Vec<f64> {
+        biases.iter().zip(divisions.iter().cycle()).map(|(bias, division)| bias - division.logit).collect()
+    };
+    let columns = columns
         .iter()
-        .map(|c| NewColumns { kernel: scaled(&c.kernel), biases: scaled(&c.biases) })
+        .map(|c| NewColumns { kernel: scaled(&c.kernel), biases: scaled(&moved(&c.biases)) })
         .collect();
     let seconds = start.elapsed().as_secs_f64();
-    Ok(FitResult { columns, losses, iterations, evaluations, positives, ignored, seconds })
+    Ok(FitResult { columns, losses, iterations, evaluations, positives, ignored, divisions, seconds })
 }
 
 fn positives(kept: KeptRows<'_>, sizes: &[LayerSize], classes: usize) -> Result<Vec<Vec<f64>>> {
@@ -266,6 +285,7 @@ mod tests {
             positive_weight: 1.0,
             limits,
             calibration: 1.0,
+            divide: false,
             threads: None,
         };
         let old_layers = std::slice::from_ref(&old);

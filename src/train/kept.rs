@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cache::FeatureCache;
+use super::held_out::HeldOut;
 use crate::error::{Error, Result};
 use crate::runtime::AnyTensor;
 
@@ -45,6 +46,7 @@ pub struct KeptRows<'a> {
     cache: &'a FeatureCache,
     first: usize,
     open: &'a [OpenLayer],
+    unseen: Option<&'a HeldOut<'a>>,
 }
 
 impl<'a> KeptRows<'a> {
@@ -53,7 +55,22 @@ impl<'a> KeptRows<'a> {
         let first = layers.start;
         let open = open.layers.get(layers.clone()).filter(|_| layers.end <= cache.layers());
         let open = open.ok_or_else(|| Error::Data(format!("no rows were kept for layers {layers:?}")))?;
-        Ok(Self { cache, first, open })
+        Ok(Self { cache, first, open, unseen: None })
+    }
+
+    /// The same rows, with what they come from, so that some pictures can be held out and looked at.
+    pub fn held_out_by(self, held_out: &'a HeldOut<'a>) -> Self {
+        Self { unseen: Some(held_out), ..self }
+    }
+
+    /// What the rows come from, where that is known.
+    pub(super) fn unseen(&self) -> Option<&'a HeldOut<'a>> {
+        self.unseen
+    }
+
+    /// For each view the number of a layer's rows up to its end.
+    pub(super) fn view_ends(&self, layer: usize) -> impl Iterator<Item = usize> + use<'a> {
+        self.cache.view_ends(self.first + layer)
     }
 
     /// Number of layers.

@@ -8,6 +8,7 @@ use super::cache::{CacheOptions, FeatureCache};
 use super::copy_back::{self, DescentOptions, Examples, descend};
 use super::features::Showing;
 use super::frozen_columns::{FitOptions, fit};
+use super::held_out::{Division, HeldOut};
 use super::kept::{KeptRows, OpenRows};
 use super::mask_rows::Masks;
 use super::parameters::old_columns;
@@ -122,6 +123,8 @@ pub struct Fitted {
     pub layers: Vec<usize>,
     /// The loss before the first step and after each; empty where nothing was kept, and columns are the mean of old ones.
     pub losses: Vec<f64>,
+    /// For each class where its score of one half was put.
+    pub divisions: Vec<Division>,
 }
 
 /// New columns and how they came about.
@@ -268,10 +271,14 @@ impl<'a> Run<'a> {
         };
         trained.statistics.positives = vec![Vec::new(); self.old.len()];
         let limit = options.limits.iterations;
+        let held_out = self.network.single_stage().map(|backbone| HeldOut::new(backbone, &self.showing));
         for (number, task) in tasks.iter().enumerate() {
             let (old, options) = (task.old(self.old)?, options.for_task(task));
             let first = first_layer(tasks, number);
-            let kept = KeptRows::new(&cache, &open, first..first + task.layers.len())?;
+            let mut kept = KeptRows::new(&cache, &open, first..first + task.layers.len())?;
+            if let Some(held_out) = &held_out {
+                kept = kept.held_out_by(held_out);
+            }
             let (done_before, all) = (number * limit, tasks.len() * limit);
             let result = fit(kept, &task.sizes, &old, task.background, added, &options, |done, loss| {
                 (self.progress)(Phase::Fit { done: (done_before + done).min(all), total: all, loss });
@@ -286,7 +293,12 @@ impl<'a> Run<'a> {
             if number == 0 {
                 (trained.losses, trained.iterations) = (result.losses.clone(), result.iterations);
             }
-            trained.fits.push(Fitted { role: task.role, layers: task.layers.clone(), losses: result.losses });
+            trained.fits.push(Fitted {
+                role: task.role,
+                layers: task.layers.clone(),
+                losses: result.losses,
+                divisions: result.divisions,
+            });
         }
         Ok(trained)
     }
@@ -326,7 +338,9 @@ impl<'a> Run<'a> {
             (self.progress)(Phase::Fit { done, total: descent.steps, loss });
         })?;
         self.statistics.fit_seconds = result.seconds;
-        let fits = vec![Fitted { role: Role::Scores, layers, losses: result.losses.clone() }];
+        let losses = result.losses.clone();
+        let fits =
+            vec![Fitted { role: Role::Scores, layers, losses, divisions: vec![Division::NONE; added] }];
         Ok(Trained {
             columns: result.columns,
             fits,

@@ -25,6 +25,7 @@ mod cli_verify;
 mod cli_worker;
 mod data_formats;
 mod data_fuzz;
+mod data_pictures;
 mod default_model;
 mod eval_oracle;
 mod fixtures;

@@ -73,6 +73,7 @@ pub fn html(report: &Report, look: &Look<'_>) -> Result<String> {
                 (fired(look, &confusion(&look.before, &look.roster)))
                 h2 { "False detections" }
                 (false_positives(look, &found.false_positives))
+                @for sentence in report.training.held_out(&report.plan.new) { p class="soft" { (sentence) "." } }
                 h2 { "Data" }
                 (data(report))
                 h2 { "Run" }
