@@ -12,13 +12,13 @@ use super::super::shape::Input;
 use super::cut::Flow;
 use super::picture::{Feed, resized_picture};
 use super::pool::{Bins, Pool, Pooled};
-use super::regions::{Looked, Place, Proposals, RegionLayer, Regions, one, proposed};
+use super::regions::{Looked, Place, Proposals, RegionLayer, Regions, proposed, region_heads};
 use super::{LOGIT_TOLERANCE, Parts, Serving, depth, ends, not};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::graph::Source;
 use crate::head::LayerValues;
-use crate::head::locate::{Head, Layer, Located, Role};
+use crate::head::locate::{Layer, Located, Role};
 use crate::pb;
 use crate::random::SplitMix;
 use crate::runtime::{AnyTensor, GraphSession, SessionConfig};
@@ -78,10 +78,7 @@ impl PositionSensitive {
         let empty = pb::GraphDef::default();
         let serving = Serving::new(parts, &empty)?;
         let body = serving.body;
-        let heads: Vec<(&Head, Role)> = one(&serving, &body.heads, Role::Scores)?
-            .into_iter()
-            .chain(one(&serving, &body.class_boxes, Role::Boxes)?)
-            .collect();
+        let heads = region_heads(&serving)?;
         let scope = || serving.view.scopes[body.scope].name;
         let (Some(logits), Some(boxes)) = (body.logits, body.boxes) else {
             return Err(not(scope(), "it has no logits or no boxes of regions".into()));

@@ -181,12 +181,15 @@ pub(super) fn first_fitting(
     Ok(None)
 }
 
+/// The class layers of regions, that of the scores first.
+pub(super) fn region_heads<'m>(serving: &Serving<'m>) -> Result<Vec<(&'m Head, Role)>> {
+    let body = serving.body;
+    let scores = one(serving, &body.heads, Role::Scores)?;
+    Ok(scores.into_iter().chain(one(serving, &body.class_boxes, Role::Boxes)?).collect())
+}
+
 /// The one layer of a role; none where the model has none.
-pub(super) fn one<'m>(
-    serving: &Serving<'_>,
-    heads: &'m [Head],
-    role: Role,
-) -> Result<Option<(&'m Head, Role)>> {
+fn one<'m>(serving: &Serving<'_>, heads: &'m [Head], role: Role) -> Result<Option<(&'m Head, Role)>> {
     match heads {
         [] => Ok(None),
         [head] => Ok(Some((head, role))),

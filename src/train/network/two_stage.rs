@@ -13,12 +13,12 @@ use super::super::task::RowSink;
 use super::cut::Flow;
 use super::masks::MaskBranch;
 use super::picture::{Feed, resized_picture};
-use super::regions::{Looked, Place, Proposals, RegionLayer, Regions, one, proposed};
+use super::regions::{Looked, Place, Proposals, RegionLayer, Regions, proposed, region_heads};
 use super::{Parts, Serving, check_logits, depth, differs, ends, not};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::graph::Source;
-use crate::head::locate::{Head, Role};
+use crate::head::locate::Head;
 use crate::pb;
 use crate::runtime::{AnyTensor, GraphSession, SessionConfig};
 
@@ -59,10 +59,7 @@ impl TwoStage {
         let empty = pb::GraphDef::default();
         let serving = Serving::new(parts, &empty)?;
         let body = serving.body;
-        let heads: Vec<(&Head, Role)> = one(&serving, &body.heads, Role::Scores)?
-            .into_iter()
-            .chain(one(&serving, &body.class_boxes, Role::Boxes)?)
-            .collect();
+        let heads = region_heads(&serving)?;
         let mut targets: Vec<(usize, Source)> = heads.iter().flat_map(|(head, _)| ends(head)).collect();
         let own = targets.len();
         targets.extend(body.masks.iter().flat_map(ends));
