@@ -15,7 +15,7 @@ use crate::eval::{ClassMetrics, FalsePositives, FiredOn, Verdict};
 use crate::export::changes::WeightChanges;
 use crate::export::prove::Proof;
 use crate::saved_model::Fingerprint;
-use crate::train::held_out::Division;
+use crate::train::division::Division;
 
 /// The report of a retraining.
 #[derive(Debug, Clone, Serialize)]

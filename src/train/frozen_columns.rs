@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::held_out::Division;
+use super::division::Division;
 use super::incomplete::{self, ROUNDS, Weights};
 use super::kept::KeptRows;
 use super::lbfgs::{self, Limits};
@@ -28,7 +28,7 @@ pub struct FitOptions {
     pub penalties: Penalties,
     /// How much more a full target of sigmoids weighs than background.
     pub positive_weight: f32,
-    /// When the solver stops. Stopping early is part of the regularisation.
+    /// When the solver stops. Stopping early is part of the regularisation; held-out pictures may ask for more steps.
     pub limits: Limits,
     /// What columns are multiplied by in the end.
     pub calibration: f64,
@@ -143,35 +143,61 @@ pub fn fit(
     let (mut weights, mut ignored) =
         (if open { incomplete::first(kept, sizes, classes)? } else { Weights::new() }, 0);
     let (mut losses, mut evaluations, mut iterations) = (Vec::new(), 0, 0);
-    let mut solve =
-        |weights: &Weights, step: &mut dyn FnMut(usize, f64)| -> Result<(Vec<Columns>, Vec<f64>)> {
-            let (mut point, mut values) = (vec![0.0; parameters.len()], Vec::new());
-            for &loss in stages.iter().filter(|_| rows) {
-                let weighed = (loss, options.positive_weight);
-                let objective =
-                    Objective::new((kept, weights), &parameters, sizes, classes, weighed, options.threads)?;
-                let minimum = lbfgs::minimise(|t| objective.evaluate(t), point, options.limits, &mut *step)?;
-                (point, values) = (minimum.point, minimum.values);
-                evaluations += minimum.evaluations;
-            }
-            Ok((parameters.columns(&point), values))
-        };
-    let mut columns = Vec::new();
-    for round in 0..=if open { ROUNDS } else { 0 } {
+    // Columns after each of so many steps.
+    let mut solve = |weights: &Weights,
+                     steps: &[usize],
+                     step: &mut dyn FnMut(usize, f64)|
+     -> Result<(Vec<Vec<Columns>>, Vec<f64>)> {
+        let (mut point, mut values) = (vec![0.0; parameters.len()], Vec::new());
+        let mut passed = Vec::new();
+        let limits = Limits { iterations: steps.iter().copied().max().unwrap_or(0), ..options.limits };
+        for &loss in stages.iter().filter(|_| rows) {
+            let weighed = (loss, options.positive_weight);
+            let objective =
+                Objective::new((kept, weights), &parameters, sizes, classes, weighed, options.threads)?;
+            passed.clear();
+            let minimum = lbfgs::minimise(
+                |t| objective.evaluate(t),
+                point,
+                limits,
+                |number, value, at| {
+                    if steps.contains(&number) && number < limits.iterations {
+                        passed.push(at.to_vec());
+                    }
+                    step(number, value);
+                },
+            )?;
+            (point, values) = (minimum.point, minimum.values);
+            evaluations += minimum.evaluations;
+        }
+        // A fit that ended early has come to all of them.
+        passed.resize(steps.len(), point);
+        Ok((passed.iter().map(|point| parameters.columns(point)).collect(), values))
+    };
+    let usual = options.limits.iterations;
+    let (mut columns, mut done) = (Vec::new(), None);
+    // The fits by which pictures with incomplete labels are weighed; without such pictures there is nothing to weigh.
+    for round in 0..if open { ROUNDS + 1 } else { 0 } {
         if round > 0 {
             (weights, ignored) = incomplete::next(kept, sizes, classes, &columns)?;
         }
         let values;
-        (columns, values) = solve(&weights, &mut step)?;
+        (columns, values) = last(solve(&weights, &[usual], &mut step)?);
+        (iterations, done) = (values.len().saturating_sub(1), Some(usual));
+        losses.extend(values);
+    }
+    let (wanted, divisions) = match kept.unseen().filter(|_| options.divide && rows) {
+        Some(unseen) => unseen.judge(kept, classes, &weights, usual, |weights, steps| {
+            solve(weights, steps, &mut |_, _| {}).map(|(columns, _)| columns)
+        })?,
+        None => (usual, vec![Division::NONE; classes]),
+    };
+    if done != Some(wanted) {
+        let values;
+        (columns, values) = last(solve(&weights, &[wanted], &mut step)?);
         iterations = values.len().saturating_sub(1);
         losses.extend(values);
     }
-    let divisions = match kept.unseen().filter(|_| options.divide && rows) {
-        Some(unseen) => unseen.divisions(kept, classes, &weights, |weights| {
-            solve(weights, &mut |_, _| {}).map(|(columns, _)| columns)
-        })?,
-        None => vec![Division::NONE; classes],
-    };
     let scaled = |values: &[f64]| values.iter().map(|v| (v * options.calibration) as f32).collect();
     let moved = |biases: &[f64]| -> Vec<f64> {
         biases.iter().zip(divisions.iter().cycle()).map(|(bias, division)| bias - division.logit).collect()
@@ -182,6 +208,11 @@ pub fn fit(
         .collect();
     let seconds = start.elapsed().as_secs_f64();
     Ok(FitResult { columns, losses, iterations, evaluations, positives, ignored, divisions, seconds })
+}
+
+/// The only set of columns of a fit, and its losses.
+fn last((mut columns, losses): (Vec<Vec<Columns>>, Vec<f64>)) -> (Vec<Columns>, Vec<f64>) {
+    (columns.pop().unwrap_or_default(), losses)
 }
 
 fn positives(kept: KeptRows<'_>, sizes: &[LayerSize], classes: usize) -> Result<Vec<Vec<f64>>> {
@@ -289,7 +320,8 @@ mod tests {
         let kept = KeptRows::new(&cache, &open, 0..1).unwrap();
         let result = fit(kept, &[size], old_layers, true, NEW, &options, |_, _| {}).unwrap();
         let brute = |t: &[f64]| Ok(whole_softmax(&rows, &old, t));
-        let expected = lbfgs::minimise(brute, vec![0.0; (DEPTH + 1) * NEW], limits, |_, _| {}).unwrap().point;
+        let expected =
+            lbfgs::minimise(brute, vec![0.0; (DEPTH + 1) * NEW], limits, |_, _, _| {}).unwrap().point;
         let got: Vec<f32> =
             result.columns[0].kernel.iter().chain(&result.columns[0].biases).copied().collect();
         assert!(expected.iter().any(|v| v.abs() > 0.1), "{expected:?}");

@@ -1,17 +1,16 @@
-//! At which logit a score of one half belongs, by detections in pictures that a fit did not see.
+//! What fits are worth, by detections in pictures that they did not see.
 //!
 //! A fit to few pictures is surer of them than of new ones, and its training views are full of objects. So the fit is done
 //! again without some of the pictures, these are shown whole to the network, as serving shows them, and what the fit finds
-//! there is suppressed and matched as an evaluation does it. The logit that divides true from false detections becomes a
-//! score of one half, the score that users take for a yes. All columns of a class move by the same number, so that the
-//! order of its detections, and with it its average precision, stays what it was.
+//! there is suppressed and matched as an evaluation does it. That says where a score of one half belongs ([`super::division`]),
+//! and whether the fit should have gone on: it starts from what old columns have in common and stops early, which is part of
+//! its regularisation; where old classes are few or far from the new ones, that is too early.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::Serialize;
-
-use super::features::{Seen, Showing};
+use super::division::{Division, FLOOR, Found};
+use super::features::Showing;
 use super::incomplete::Weights;
 use super::kept::KeptRows;
 use super::loss::Logits;
@@ -19,8 +18,6 @@ use super::parameters::Columns;
 use super::shape::{Backbone, ViewFeatures};
 use crate::data::{BoxYxyx, Dataset, LabelledImage};
 use crate::error::Result;
-use crate::eval::OVERLAP;
-use crate::eval::matching::{Pairs, Scored, Truth};
 use crate::runtime::{AnyTensor, SessionConfig};
 
 /// Parts that the pictures are divided in, each of which is held out once.
@@ -31,52 +28,14 @@ const MANY: usize = 100;
 const MOST: usize = 60;
 /// Suppression of overlapping detections, as nearly all single-stage configurations of the OD API have it.
 const SUPPRESSED: f32 = 0.6;
-/// How much more the recall counts than the precision: half as much. A class that is new to a detector is rare where the
-/// detector is used, and its training pictures are full of it.
-const BETA: f64 = 0.5;
-/// Logits over which a found or a false object is counted by parts, so that one picture does not decide.
-const SOFTNESS: f64 = 0.3;
-/// The division where nothing is known of pictures that were not seen.
-const PRIOR: f64 = 1.0;
-/// Pictures with the object that weigh as much as that belief.
-const DOUBT: f64 = 3.0;
-/// Where the division is looked for, logits.
-const RANGE: (f64, f64) = (-1.0, 5.0);
-
-/// Where a class's score of one half was put, and what held-out pictures said there.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Division {
-    /// The logit of the fit that became a score of one half; 0 where nothing was moved.
-    pub logit: f64,
-    /// Held-out pictures that were looked at.
-    pub pictures: usize,
-    /// Objects in them.
-    pub objects: usize,
-    /// Of these, how many are found from a score of one half on.
-    pub found: usize,
-    /// False detections from a score of one half on.
-    pub wrong: usize,
-}
-
-impl Division {
-    /// The fit's own zero.
-    pub const NONE: Self = Self { logit: 0.0, pictures: 0, objects: 0, found: 0, wrong: 0 };
-
-    /// What it says of a class, for people; nothing where nothing was moved.
-    pub fn sentence(&self, class: &str) -> Option<String> {
-        let Self { pictures, objects, found, wrong, .. } = self;
-        match pictures {
-            0 if self.logit == 0.0 => None,
-            0 => Some(format!(
-                "{class}: no picture could be held out; one half stands for a high logit, to be on the safe side"
-            )),
-            _ => Some(format!(
-                "{class}: {found} of {objects} objects in {pictures} held-out pictures score 0.5 or more, and {wrong} false \
-                 detections"
-            )),
-        }
-    }
-}
+/// Anchors of one class and picture that are suppressed, the best ones.
+const ANCHORS: usize = 1000;
+/// From so many pictures on they can say whether a longer fit is better.
+const TELLING: usize = 30;
+/// What a fit of twice the steps must find more, as a part of the mean average precision: less is chance.
+const GAIN: f64 = 0.1;
+/// Times the usual steps that a fit may take.
+const LONGEST: usize = 4;
 
 /// The pictures and the network that kept rows come from.
 pub struct HeldOut<'a> {
@@ -94,19 +53,6 @@ impl fmt::Debug for HeldOut<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HeldOut").field("parts", &self.parts).finish_non_exhaustive()
     }
-}
-
-/// What is found of one class in held-out pictures.
-#[derive(Debug, Clone, Default)]
-struct Found {
-    /// Logits of detections on objects, each object counted once.
-    right: Vec<f64>,
-    /// Logits of all others, but for those on what counts neither way.
-    wrong: Vec<f64>,
-    objects: usize,
-    pictures: usize,
-    /// Pictures that show an object.
-    showing: usize,
 }
 
 impl<'a> HeldOut<'a> {
@@ -130,17 +76,48 @@ impl<'a> HeldOut<'a> {
         Self { network, showing, shown, shows, parts }
     }
 
-    /// For each class the division between objects and all else.
+    /// How many steps the fit should take, `usual` or more, and for each class the division between objects and all else.
     ///
-    /// `fit` makes columns by other weights than those of the kept rows; `weights` are those of the fit itself.
-    pub(super) fn divisions(
+    /// `fit` makes columns by other weights than those of the kept rows, one set for each number of steps that it is given;
+    /// `weights` are those of the fit itself.
+    pub(super) fn judge(
         &self,
         kept: KeptRows<'_>,
         classes: usize,
         weights: &Weights,
-        mut fit: impl FnMut(&Weights) -> Result<Vec<Columns>>,
-    ) -> Result<Vec<Division>> {
-        let mut found = vec![Found::default(); classes];
+        usual: usize,
+        mut fit: impl FnMut(&Weights, &[usize]) -> Result<Vec<Vec<Columns>>>,
+    ) -> Result<(usize, Vec<Division>)> {
+        let telling = self.parts.len() >= TELLING;
+        let mut tried = if telling { vec![usual, 2 * usual] } else { vec![usual] };
+        let mut best: Option<(usize, Vec<Found>)> = None;
+        loop {
+            let found = self.found(kept, (classes, tried.len()), weights, |weights| fit(weights, &tried))?;
+            for (&steps, found) in tried.iter().zip(found) {
+                let precision = mean_precision(&found);
+                tracing::debug!("a fit of {steps} steps finds held-out objects with AP50 {precision:.3}");
+                if best.as_ref().is_none_or(|(_, best)| precision > (1.0 + GAIN) * mean_precision(best)) {
+                    best = Some((steps, found));
+                }
+            }
+            let steps = best.as_ref().map_or(usual, |(steps, _)| *steps);
+            if tried.last() != Some(&steps) || !telling || steps >= LONGEST * usual {
+                let divisions = best.iter().flat_map(|(_, found)| found).map(Found::division).collect();
+                return Ok((steps, divisions));
+            }
+            tried = vec![2 * steps];
+        }
+    }
+
+    /// What sets of columns find, for each set and class; `fit` makes so many sets.
+    fn found(
+        &self,
+        kept: KeptRows<'_>,
+        (classes, sets): (usize, usize),
+        weights: &Weights,
+        mut fit: impl FnMut(&Weights) -> Result<Vec<Vec<Columns>>>,
+    ) -> Result<Vec<Vec<Found>>> {
+        let mut found = vec![vec![Found::default(); classes]; sets];
         let rounds = if self.parts.len() < MANY { FOLDS } else { 1 };
         let logits = Logits::new(&SessionConfig::default())?;
         for round in 0..rounds {
@@ -159,13 +136,15 @@ impl<'a> HeldOut<'a> {
             whole.run(self.network.shape().input, 0, |seen| {
                 let features = self.network.run(&seen.rgb, seen.size.0, seen.size.1)?;
                 for &class in learned.iter().filter(|class| !seen.open.contains(class)) {
-                    let detections = self.detections(&features, &columns, (class, classes), &logits)?;
-                    found[class].add(&seen, class, &detections);
+                    for (columns, found) in columns.iter().zip(&mut found) {
+                        let detections = self.detections(&features, columns, (class, classes), &logits)?;
+                        found[class].add(&seen, class, &detections);
+                    }
                 }
                 Ok(())
             })?;
         }
-        Ok(found.iter().map(Found::division).collect())
+        Ok(found)
     }
 
     fn shown_elsewhere(&self, class: usize, part: usize) -> bool {
@@ -221,13 +200,14 @@ impl<'a> HeldOut<'a> {
             let b = AnyTensor::new(&[level.anchors], &of_class(&columns.biases))?;
             for (at, &logit) in logits.run(x, &w, &b)?.f32()?.iter().enumerate() {
                 if let Some(bbox) = features.boxes.get(level.first_anchor + at)
-                    && f64::from(logit) >= RANGE.0 - SOFTNESS
+                    && f64::from(logit) >= FLOOR
                 {
                     candidates.push((f64::from(logit), bbox.clip()));
                 }
             }
         }
         candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
+        candidates.truncate(ANCHORS);
         let mut kept: Vec<(f64, BoxYxyx)> = Vec::new();
         for (logit, bbox) in candidates {
             if !kept.iter().any(|(_, other)| other.iou(&bbox) > SUPPRESSED) {
@@ -238,68 +218,16 @@ impl<'a> HeldOut<'a> {
     }
 }
 
-impl Found {
-    /// Adds what was found in one view.
-    fn add(&mut self, seen: &Seen, class: usize, detections: &[(f64, BoxYxyx)]) {
-        let corner = |b: &BoxYxyx| [b.xmin, b.ymin, b.width(), b.height()].map(f64::from);
-        let truth = |t: &super::targets::Truth| Truth {
-            class: 0,
-            bbox: corner(&t.bbox),
-            area: f64::from(t.bbox.area()),
-            crowd: t.crowd,
-            ignore: !t.shown(),
-        };
-        let truths: Vec<Truth> = seen.truths.iter().filter(|t| t.class == class).map(truth).collect();
-        let scored: Vec<Scored> =
-            detections.iter().map(|(logit, b)| Scored { class: 0, bbox: corner(b), score: *logit }).collect();
-        let matched = Pairs::new(truths.iter().collect(), scored.iter().collect(), usize::MAX)
-            .evaluate((0.0, f64::INFINITY), &[OVERLAP]);
-        self.pictures += 1;
-        self.objects += matched.positives;
-        self.showing += usize::from(matched.positives > 0);
-        for ((&logit, found), ignored) in
-            matched.scores.iter().zip(&matched.found[0]).zip(&matched.ignored[0])
-        {
-            match (*found, *ignored) {
-                (_, true) => {}
-                (true, false) => self.right.push(logit),
-                (false, false) => self.wrong.push(logit),
-            }
-        }
-    }
-
-    /// The logit with the best F-measure, shrunk towards the prior where few pictures speak for it.
-    fn division(&self) -> Division {
-        let above = |logits: &[f64], at: f64| -> f64 {
-            logits.iter().map(|logit| 1.0 / (1.0 + ((at - logit) / SOFTNESS).exp())).sum()
-        };
-        let squared = BETA * BETA;
-        let measure = |at: f64| {
-            let (found, wrong) = (above(&self.right, at), above(&self.wrong, at));
-            let all = (1.0 + squared) * found + squared * (self.objects as f64 - found) + wrong;
-            (1.0 + squared) * found / all.max(f64::MIN_POSITIVE)
-        };
-        const STEPS: usize = 120;
-        let place = |step: usize| RANGE.0 + (RANGE.1 - RANGE.0) * step as f64 / STEPS as f64;
-        let best = (0..=STEPS).map(place).max_by(|a, b| measure(*a).total_cmp(&measure(*b)));
-        let evidence = self.showing as f64;
-        let logit = PRIOR + (best.unwrap_or(PRIOR) - PRIOR) * evidence / (evidence + DOUBT);
-        let count = |logits: &[f64]| logits.iter().filter(|z| **z >= logit).count();
-        Division {
-            logit,
-            pictures: self.pictures,
-            objects: self.objects,
-            found: count(&self.right),
-            wrong: count(&self.wrong),
-        }
-    }
+/// Over the classes that have objects.
+fn mean_precision(found: &[Found]) -> f64 {
+    let of: Vec<f64> = found.iter().filter_map(Found::average_precision).collect();
+    of.iter().sum::<f64>() / of.len().max(1) as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::cache::{CacheOptions, FeatureCache};
     use super::super::kept::OpenRows;
-    use super::super::outlines::Outlines;
     use super::super::shape::{Geometry, Input, Level, NetworkShape};
     use super::*;
     use crate::data::{ImageSource, Object, Picture};
@@ -353,9 +281,17 @@ mod tests {
         Dataset { images: pictures.iter().enumerate().map(image).collect(), ..Dataset::default() }
     }
 
-    /// Divisions for columns whose logit is the feature, two views a picture and three rows a view; for each fit the sum of
-    /// its weights.
-    fn divide(pictures: &[(u8, Option<&str>)], names: &[&'static str]) -> (Vec<Division>, Vec<f32>) {
+    /// Columns whose logit is the feature, so many times, plus the bias.
+    fn columns(kernel: f64, bias: f64, wide: usize) -> Vec<Columns> {
+        vec![Columns { kernel: vec![kernel; wide], biases: vec![bias; wide] }]
+    }
+
+    /// What is judged of a fit to these pictures, two views a picture and three rows a view; it may take 60 steps or more.
+    fn judge(
+        pictures: &[(u8, Option<&str>)],
+        names: &[&'static str],
+        fit: impl FnMut(&Weights, &[usize]) -> Result<Vec<Vec<Columns>>>,
+    ) -> (usize, Vec<Division>) {
         let dir = tempfile::tempdir().unwrap();
         let dataset = dataset(dir.path(), pictures);
         let classes = names.iter().enumerate().map(|(number, name)| (*name, number)).collect();
@@ -375,12 +311,48 @@ mod tests {
         let network = Brightness::new();
         let held_out = HeldOut::new(&network, &showing);
         let kept = KeptRows::new(&cache, &open, 0..1).unwrap();
+        held_out.judge(kept, wide, &Weights::new(), 60, fit).unwrap()
+    }
+
+    /// Divisions, and for each fit the sum of its weights.
+    fn divide(pictures: &[(u8, Option<&str>)], names: &[&'static str]) -> (Vec<Division>, Vec<f32>) {
         let mut sums = Vec::new();
-        let found = held_out.divisions(kept, wide, &Weights::new(), |weights| {
+        let (steps, divisions) = judge(pictures, names, |weights, steps| {
+            assert_eq!(steps, [60]);
             sums.push(weights.values().map(|v| v.f32().unwrap().iter().sum::<f32>()).sum());
-            Ok(vec![Columns { kernel: vec![1.0; wide], biases: vec![0.0; wide] }])
+            Ok(vec![columns(1.0, 0.0, names.len())])
         });
-        (found.unwrap(), sums)
+        assert_eq!(steps, 60);
+        (divisions, sums)
+    }
+
+    #[test]
+    fn a_fit_goes_on_while_it_finds_more() {
+        if testing::library().is_none() {
+            return;
+        }
+        // Objects are darker than all else.
+        let pictures: Vec<_> =
+            (0..36).map(|number| if number % 2 == 0 { (51, Some("a")) } else { (153, None) }).collect();
+        for (longest, expected) in [(60, 60), (120, 120)] {
+            let mut asked = Vec::new();
+            let (steps, found) = judge(&pictures, &["a"], |_, steps| {
+                asked.push(steps.to_vec());
+                // It learns that sign after so many steps, and what it knew before it only knows better.
+                Ok(steps
+                    .iter()
+                    .map(|&steps| {
+                        let known = steps.min(longest) as f64 / 60.0;
+                        columns(1.0 - 0.6 * known, 0.0, 1)
+                    })
+                    .collect())
+            });
+            assert_eq!(steps, expected, "{asked:?}");
+            assert_eq!(found[0].pictures, 36);
+            asked.dedup();
+            let all: &[&[usize]] = if longest == 60 { &[&[60, 120]] } else { &[&[60, 120], &[240]] };
+            assert_eq!(asked, all);
+        }
     }
 
     #[test]
@@ -407,45 +379,12 @@ mod tests {
             return;
         }
         let (found, sums) = divide(&[(153, Some("a"))], &["a"]);
-        assert_eq!((found[0].logit, found[0].pictures, sums.len()), (PRIOR, 0, 0));
+        assert_eq!((found[0].logit, found[0].pictures, sums.len()), (super::super::division::PRIOR, 0, 0));
         assert!(found[0].sentence("a").is_some_and(|said| said.contains("safe side")));
         assert_eq!(Division::NONE.sentence("a"), None);
         // Held out, the one picture of a class leaves a fit that never saw it, which says nothing of it.
         let (found, _) = divide(&[(153, Some("a")), (153, Some("b")), (102, None)], &["a", "b"]);
         assert_eq!(found.iter().map(|f| f.objects).collect::<Vec<_>>(), [0, 0]);
-    }
-
-    #[test]
-    fn few_pictures_move_it_little() {
-        let found = |showing: usize| Found {
-            right: vec![4.0; showing],
-            wrong: vec![2.0; showing],
-            objects: showing,
-            pictures: showing,
-            showing,
-        };
-        let [few, some, many] = [1, 10, 100].map(|count| found(count).division().logit);
-        assert!(PRIOR < few && few < some && some < many && many < 4.0, "{few} {some} {many}");
-        assert_eq!(Found::default().division().logit, PRIOR);
-    }
-
-    #[test]
-    fn doubles_are_wrong_and_crowds_count_neither_way() {
-        let truth =
-            |bbox: BoxYxyx, crowd| super::super::targets::Truth { class: 0, bbox, visible: 1.0, crowd };
-        let (left, right) = (BoxYxyx::new(0.0, 0.0, 1.0, 0.4), BoxYxyx::new(0.0, 0.6, 1.0, 1.0));
-        let seen = Seen {
-            number: 0,
-            of_picture: 1,
-            truths: vec![truth(left, false), truth(right, true)],
-            outlines: Outlines::default(),
-            open: [].into(),
-            rgb: Vec::new(),
-            size: (1, 1),
-        };
-        let mut found = Found::default();
-        found.add(&seen, 0, &[(3.0, left), (2.0, left), (1.0, right), (0.5, right)]);
-        assert_eq!((found.right, found.wrong, found.objects), (vec![3.0], vec![2.0], 1));
     }
 
     #[test]

@@ -34,14 +34,14 @@ pub struct Minimum {
     pub evaluations: usize,
 }
 
-/// Minimises `function`, which gives value and slope at a point; `step` hears of each step's number and value.
+/// Minimises `function`, which gives value and slope at a point; `step` hears of each step's number, value and point.
 ///
 /// Errors: those of `function`; [`Error::Data`] when it is not finite at the start.
 pub fn minimise(
     mut function: impl FnMut(&[f64]) -> Result<(f64, Vec<f64>)>,
     start: Vec<f64>,
     limits: Limits,
-    mut step: impl FnMut(usize, f64),
+    mut step: impl FnMut(usize, f64, &[f64]),
 ) -> Result<Minimum> {
     let mut point = start;
     let (mut value, mut slope) = function(&point)?;
@@ -84,7 +84,7 @@ pub fn minimise(
         let fell = value - there;
         (point, value, slope) = (trial, there, slope_there);
         minimum.values.push(value);
-        step(iteration, value);
+        step(iteration, value, &point);
         if fell < limits.tolerance * value.abs() {
             break;
         }
@@ -166,7 +166,7 @@ mod tests {
             Ok((1.0 + a * a + 100.0 * b * b, vec![-2.0 * a - 400.0 * b * x[0], 200.0 * b]))
         };
         let mut steps = 0;
-        let minimum = minimise(rosenbrock, vec![-1.2, 1.0], LIMITS, |number, _| steps = number).unwrap();
+        let minimum = minimise(rosenbrock, vec![-1.2, 1.0], LIMITS, |number, _, _| steps = number).unwrap();
         assert!((minimum.point[0] - 1.0).abs() < 1e-4, "{:?}", minimum.point);
         assert!(minimum.values.windows(2).all(|pair| pair[1] <= pair[0]));
         assert_eq!(minimum.values.len(), steps + 1);
@@ -175,9 +175,9 @@ mod tests {
 
     #[test]
     fn stops_where_nothing_falls_and_refuses_what_is_not_finite() {
-        let flat = minimise(|_| Ok((1.0, vec![0.0; 3])), vec![0.0; 3], LIMITS, |_, _| {}).unwrap();
+        let flat = minimise(|_| Ok((1.0, vec![0.0; 3])), vec![0.0; 3], LIMITS, |_, _, _| {}).unwrap();
         assert_eq!(flat.point, [0.0; 3]);
-        assert!(minimise(|_| Ok((f64::NAN, vec![0.0])), vec![0.0], LIMITS, |_, _| {}).is_err());
+        assert!(minimise(|_| Ok((f64::NAN, vec![0.0])), vec![0.0], LIMITS, |_, _, _| {}).is_err());
         // A wall of infinities: only short steps are taken.
         let wall = |x: &[f64]| {
             Ok(if x[0] < -0.5 {
@@ -186,7 +186,7 @@ mod tests {
                 (x[0] + x[0] * x[0], vec![1.0 + 2.0 * x[0]])
             })
         };
-        let minimum = minimise(wall, vec![3.0], LIMITS, |_, _| {}).unwrap();
+        let minimum = minimise(wall, vec![3.0], LIMITS, |_, _, _| {}).unwrap();
         assert!((minimum.point[0] + 0.5).abs() < 1e-3, "{:?}", minimum.point);
     }
 }

@@ -13,6 +13,7 @@ mod anchors;
 pub mod bins;
 pub mod cache;
 pub mod copy_back;
+pub mod division;
 pub mod features;
 pub mod frozen_columns;
 pub mod gaussian;

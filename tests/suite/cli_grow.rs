@@ -188,10 +188,20 @@ fn grown_by_copies_a_model_computes_what_its_oracle_does() {
 
 #[test]
 fn growing_twice_is_growing_once() {
+    grow_twice(&["tf1_frozen", "tf1_position_sensitive"]);
+}
+
+#[test]
+#[ignore = "minutes: run with scripts/test --long"]
+fn growing_twice_is_growing_once_for_exports_of_functions() {
+    grow_twice(&["tf2_levels", "tf2_efficientdet", "tf2_masks"]);
+}
+
+fn grow_twice(names: &[&str]) {
     if !common::has_tensorflow() {
         return;
     }
-    for name in ["tf1_frozen", "tf2_levels", "tf2_efficientdet", "tf2_masks", "tf1_position_sensitive"] {
+    for name in names {
         let base = common::fixture(&format!("{name}/base"));
         let parent = tempdir().unwrap();
         let [first, twice, once] = ["first", "twice", "once"].map(|n| parent.path().join(n));
