@@ -104,8 +104,11 @@ def tfjs(model, work):
         if node.returncode:
             raise RuntimeError(next((line for line in node.stderr.splitlines() if "Error" in line), node.stderr))
         answer = json.loads(node.stdout)
-        # Some outputs are called by their tensor, not as the signature calls them.
-        keys = {info.name: key for key, info in signature(model).outputs.items()}
+        # The converter knows outputs by their shape alone; those that share one are called by their tensor: by the exporter's
+        # name, or, of a function, by the place among its outputs, which are in the order of their keys.
+        outputs = signature(model).outputs
+        keys = {f"Identity_{place}:0" if place else "Identity:0": key for place, key in enumerate(sorted(outputs))}
+        keys |= {info.name: key for key, info in outputs.items()}
         answer = {keys.get(name, name): output for name, output in answer.items()}
         return {k: np.frombuffer(base64.b64decode(o["values"]), np.float32).reshape(o["shape"]) for k, o in answer.items()}
 
