@@ -16,7 +16,7 @@ use crate::export::prove::{outputs_on, probe_pictures};
 use crate::export::{Staging, VariableValues, Weights, flat, layer_values};
 use crate::graft::{Graft, NewClass};
 use crate::head::locate::Role;
-use crate::head::{Init, Kind, LayerValues, Understood};
+use crate::head::{Init, LayerValues, Understood};
 use crate::progress;
 use crate::runtime::{self, SessionConfig};
 use crate::saved_model::fingerprint::hash_bytes;
@@ -83,17 +83,11 @@ pub fn retrain(
             ));
         }
     }
+    options.strategy.admits(data)?;
     let adds: Vec<NewClass> =
         plan.new.iter().map(|c| NewClass { name: c.name.clone(), init: Init::Silent }).collect();
     let graft = Graft::new(model, understood, &adds)?;
     check_trainable(&graft.understood)?;
-    let single_stage = graft.understood.located.kind == Kind::SingleStage;
-    if matches!(options.strategy, Strategy::CopyBack(_)) && !single_stage {
-        return Err(Error::Usage(format!(
-            "--strategy copy-back trains single-stage models only, and this is {}; use --strategy frozen-columns",
-            graft.understood.located.name()
-        )));
-    }
     let tensorflow = runtime::start(options.tensorflow.as_deref(), options.threads)?;
     let quick = SessionConfig { threads: options.threads, optimize: false };
     let staging = Staging::new(&options.output, options.overwrite)?;
@@ -312,6 +306,7 @@ fn training(
         maps,
         losses: trained.losses.clone(),
         fits: trained.fits.iter().map(fit_summary).collect(),
+        copy_back: trained.comparison.clone(),
         masks: None,
         cache_bytes: [s.memory_bytes, s.disk_bytes],
     }

@@ -15,6 +15,7 @@ use crate::eval::{ClassMetrics, FalsePositives, FiredOn, Verdict};
 use crate::export::changes::WeightChanges;
 use crate::export::prove::Proof;
 use crate::saved_model::Fingerprint;
+use crate::train::copy_back::regions::Comparison;
 use crate::train::held_out::Division;
 
 /// The report of a retraining.
@@ -90,6 +91,9 @@ pub struct Training {
     pub losses: Vec<f64>,
     /// What was fitted, one entry for layers that were fitted together.
     pub fits: Vec<Fit>,
+    /// What putting the old columns back did, where the scores are a softmax; of copy-back alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_back: Option<Comparison>,
     /// How columns of masks came about, where the model has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub masks: Option<MaskColumns>,

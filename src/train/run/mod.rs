@@ -1,24 +1,25 @@
-//! One training from data to columns.
+//! One training from data to columns: what both strategies need, and that of frozen columns.
+
+mod copy_back;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::anchors::features_of;
-use super::cache::{CacheOptions, FeatureCache};
-use super::copy_back::{self, DescentOptions, Examples, descend};
-use super::features::Showing;
-use super::frozen_columns::{FitOptions, fit};
-use super::held_out::{Division, HeldOut};
-use super::kept::{KeptRows, OpenRows};
-use super::mask_rows::Masks;
-use super::parameters::old_columns;
-use super::shape::Backbone;
-use super::task::{Frozen, Map, RowSink, Task, first_layer};
-use super::views::automatic_count;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::head::columns::{LayerValues, NewColumns};
 use crate::head::locate::Role;
+use crate::train::cache::{CacheOptions, FeatureCache};
+use crate::train::copy_back::DescentOptions;
+use crate::train::copy_back::regions::{Comparison, LABEL};
+use crate::train::features::Showing;
+use crate::train::frozen_columns::{FitOptions, fit};
+use crate::train::held_out::{Division, HeldOut};
+use crate::train::kept::{KeptRows, OpenRows};
+use crate::train::mask_rows::Masks;
+use crate::train::parameters::old_columns;
+use crate::train::task::{Frozen, Loss, Map, RowSink, Task, first_layer};
+use crate::train::views::automatic_count;
 
 /// How new columns are made.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,22 @@ pub enum Strategy {
     FrozenColumns(FitOptions),
     /// A whole layer from random weights; the old columns are put back.
     CopyBack(DescentOptions),
+}
+
+impl Strategy {
+    /// Errors: [`Error::Usage`] where the strategy cannot learn from such data.
+    pub fn admits(&self, dataset: &Dataset) -> Result<()> {
+        match self {
+            Self::CopyBack(_) if dataset.images.iter().any(|image| !image.incomplete.is_complete()) => {
+                Err(Error::Usage(
+                    "the data has pictures with incomplete labels, which --strategy copy-back would take for \
+                     background; use frozen-columns"
+                        .into(),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Which names of the data are which columns.
@@ -134,6 +151,8 @@ pub struct Trained {
     pub columns: Vec<NewColumns>,
     /// The fits, that of the scores first.
     pub fits: Vec<Fitted>,
+    /// What putting back did to columns of a softmax; of copy-back alone.
+    pub comparison: Option<Comparison>,
     /// The loss of the scores by step.
     pub losses: Vec<f64>,
     /// Steps taken for the scores.
@@ -161,15 +180,7 @@ pub fn train(
     if options.views == Some(0) {
         return Err(Error::Usage("--views 0 shows the network nothing; expected at least 1".into()));
     }
-    if let Strategy::CopyBack(_) = options.strategy
-        && dataset.images.iter().any(|image| !image.incomplete.is_complete())
-    {
-        return Err(Error::Usage(
-            "the data has pictures with incomplete labels, which --strategy copy-back would take for background; use \
-             frozen-columns"
-                .into(),
-        ));
-    }
+    options.strategy.admits(dataset)?;
     let tasks = network.tasks(background)?;
     for task in &tasks {
         old_columns(&task.sizes, &task.old(old)?)?;
@@ -203,11 +214,8 @@ pub fn train(
     };
     match (&options.strategy, network.single_stage()) {
         (Strategy::FrozenColumns(fit), _) => run.frozen_columns(&tasks, classes, fit),
-        (Strategy::CopyBack(descent), Some(backbone)) => run.copy_back(backbone, classes, descent),
-        (Strategy::CopyBack(_), None) => Err(Error::Usage(
-            "copy-back trains single-stage models with sigmoid scores only; use --strategy frozen-columns"
-                .into(),
-        )),
+        (Strategy::CopyBack(descent), Some(backbone)) => run.copy_back_anchors(backbone, classes, descent),
+        (Strategy::CopyBack(descent), None) => run.copy_back(&tasks, classes, descent),
     }
 }
 
@@ -233,16 +241,17 @@ impl<'a> Run<'a> {
         self.statistics.views = self.showing.count(self.network.input().geometry);
     }
 
-    fn frozen_columns(
-        mut self,
-        tasks: &[Task],
-        classes: &'a Classes,
-        options: &FitOptions,
-    ) -> Result<Trained> {
-        let added = classes.new.len();
-        self.number(classes, 0);
+    /// Shows everything and keeps rows of all tasks. Where `first_new` is not zero, rows of a softmax have labels and every view
+    /// ends a chunk.
+    fn rows(&mut self, tasks: &[Task], added: usize, by_view: bool) -> Result<(FeatureCache, OpenRows)> {
+        let first_new = self.showing.first_new;
         let widths = |task: &Task| -> Vec<_> {
-            task.sizes.iter().map(|&size| task.loss.row_widths(size, added)).collect()
+            let widths = |&size| {
+                let mut widths = task.loss.row_widths(size, added);
+                widths.extend((task.loss == Loss::Softmax && first_new > 0).then_some(LABEL));
+                widths
+            };
+            task.sizes.iter().map(widths).collect()
         };
         let mut cache = FeatureCache::new(tasks.iter().flat_map(widths).collect(), self.cache.clone());
         let mut open = OpenRows::new(cache.layers());
@@ -250,8 +259,11 @@ impl<'a> Run<'a> {
         let total = self.statistics.views;
         self.showing.run(self.network.input(), first, |seen| {
             let matched = &mut self.statistics.matched_by_map;
-            let mut rows = RowSink { cache: &mut cache, open: &mut open, tasks, matched };
+            let mut rows = RowSink { cache: &mut cache, open: &mut open, tasks, matched, first_new };
             self.network.keep(&seen, added, &mut rows)?;
+            if by_view {
+                cache.finish_view()?;
+            }
             cache.view_done(|| flat_counts(&self.statistics.matched_by_map))?;
             (self.progress)(Phase::Features { done: seen.number + 1, total });
             Ok(())
@@ -260,94 +272,48 @@ impl<'a> Run<'a> {
         cache.finish()?;
         let layers: Vec<usize> = tasks.iter().flat_map(|task| &task.layers).copied().collect();
         self.note(&layers, &cache, added);
+        Ok((cache, open))
+    }
 
-        let empty = NewColumns { kernel: Vec::new(), biases: Vec::new() };
-        let mut trained = Trained {
-            columns: vec![empty; self.old.len()],
-            fits: Vec::new(),
-            losses: Vec::new(),
-            iterations: 0,
-            statistics: self.statistics,
-        };
-        trained.statistics.positives = vec![Vec::new(); self.old.len()];
+    fn frozen_columns(
+        mut self,
+        tasks: &[Task],
+        classes: &'a Classes,
+        options: &FitOptions,
+    ) -> Result<Trained> {
+        let added = classes.new.len();
+        self.number(classes, 0);
+        let (cache, open) = self.rows(tasks, added, false)?;
+        let mut trained = self.nothing_trained();
         let limit = options.limits.iterations;
         let held_out = self.network.single_stage().map(|backbone| HeldOut::new(backbone, &self.showing));
         for (number, task) in tasks.iter().enumerate() {
-            let (old, options) = (task.old(self.old)?, options.for_task(task));
             let first = first_layer(tasks, number);
             let mut kept = KeptRows::new(&cache, &open, first..first + task.layers.len())?;
             if let Some(held_out) = &held_out {
                 kept = kept.held_out_by(held_out);
             }
             let (done_before, all) = (number * limit, tasks.len() * limit);
-            let result = fit(kept, &task.sizes, &old, task.background, added, &options, |done, loss| {
+            trained.fit(task, kept, (self.old, added), &options.for_task(task), |done, loss| {
                 (self.progress)(Phase::Fit { done: (done_before + done).min(all), total: all, loss });
             })?;
-            for ((&layer, columns), positives) in task.layers.iter().zip(result.columns).zip(result.positives)
-            {
-                trained.columns[layer] = task.ungrouped(columns, added);
-                trained.statistics.positives[layer] = positives;
-            }
-            trained.statistics.fit_seconds += result.seconds;
-            trained.statistics.ignored += result.ignored;
-            if number == 0 {
-                (trained.losses, trained.iterations) = (result.losses.clone(), result.iterations);
-            }
-            trained.fits.push(Fitted {
-                role: task.role,
-                layers: task.layers.clone(),
-                losses: result.losses,
-                divisions: result.divisions,
-            });
         }
         Ok(trained)
     }
 
-    fn copy_back(
-        mut self,
-        backbone: &dyn Backbone,
-        classes: &'a Classes,
-        descent: &DescentOptions,
-    ) -> Result<Trained> {
-        let (shape, added) = (backbone.shape(), classes.new.len());
-        let sizes = shape.layers()?;
-        let columns = old_columns(&sizes, self.old)?;
-        let known = classes.old.iter().filter(|(_, column)| **column < columns);
-        self.showing.classes.extend(known.map(|(name, column)| (name.as_str(), *column)));
-        self.number(classes, columns);
-        let widths = sizes.iter().map(|&size| copy_back::row_widths(size)).collect();
-        let mut cache = FeatureCache::new(widths, self.cache.clone());
-        let examples = Examples::new(shape, &sizes, self.old, self.background, descent.threads)?;
-        let first = resume(&mut cache, &mut self.statistics)?;
-        let total = self.statistics.views;
-        self.showing.run(shape.input, first, |seen| {
-            let matched = &mut self.statistics.matched_by_map;
-            examples.keep(&mut cache, &seen, &features_of(backbone, &seen)?, |map, anchor, class| {
-                if let Some(new) = class.checked_sub(columns).filter(|new| *new < added) {
-                    matched[map][anchor * added + new] += 1;
-                }
-            })?;
-            cache.view_done(|| flat_counts(matched))?;
-            (self.progress)(Phase::Features { done: seen.number + 1, total });
-            Ok(())
-        })?;
-        cache.features_done()?;
-        let layers: Vec<usize> = (0..sizes.len()).collect();
-        self.note(&layers, &cache, added);
-        let result = descend(&cache, &sizes, columns, added, descent, |done, loss| {
-            (self.progress)(Phase::Fit { done, total: descent.steps, loss });
-        })?;
-        self.statistics.fit_seconds = result.seconds;
-        let losses = result.losses.clone();
-        let fits =
-            vec![Fitted { role: Role::Scores, layers, losses, divisions: vec![Division::NONE; added] }];
-        Ok(Trained {
-            columns: result.columns,
-            fits,
-            iterations: result.losses.len(),
-            losses: result.losses,
-            statistics: self.statistics,
-        })
+    /// What is known before anything is fitted.
+    fn nothing_trained(&mut self) -> Trained {
+        let empty = NewColumns { kernel: Vec::new(), biases: Vec::new() };
+        let mut statistics = std::mem::take(&mut self.statistics);
+        statistics.positives = vec![Vec::new(); self.old.len()];
+        Trained {
+            columns: vec![empty; self.old.len()],
+            fits: Vec::new(),
+            comparison: None,
+            losses: Vec::new(),
+            iterations: 0,
+            statistics,
+        }
     }
 
     /// What was kept and matched, once all features are there; `layers` are those of the cache.
@@ -367,6 +333,36 @@ impl<'a> Run<'a> {
         }
         (statistics.memory_bytes, statistics.disk_bytes) = cache.bytes();
         statistics.feature_seconds = self.start.elapsed().as_secs_f64();
+    }
+}
+
+impl Trained {
+    /// Adds the convex fit of a task to `added` new classes; `old` are all old layers.
+    fn fit(
+        &mut self,
+        task: &Task,
+        kept: KeptRows<'_>,
+        (old, added): (&[LayerValues], usize),
+        options: &FitOptions,
+        step: impl FnMut(usize, f64),
+    ) -> Result<()> {
+        let result = fit(kept, &task.sizes, &task.old(old)?, task.background, added, options, step)?;
+        for ((&layer, columns), positives) in task.layers.iter().zip(result.columns).zip(result.positives) {
+            self.columns[layer] = task.ungrouped(columns, added);
+            self.statistics.positives[layer] = positives;
+        }
+        self.statistics.fit_seconds += result.seconds;
+        self.statistics.ignored += result.ignored;
+        if self.fits.is_empty() {
+            (self.losses, self.iterations) = (result.losses.clone(), result.iterations);
+        }
+        self.fits.push(Fitted {
+            role: task.role,
+            layers: task.layers.clone(),
+            losses: result.losses,
+            divisions: result.divisions,
+        });
+        Ok(())
     }
 }
 
