@@ -260,6 +260,10 @@ fn run(report: &Report) -> Markup {
             @for (name, version) in &report.versions { (name) " " (version) ", " }
             @if let Some(memory) = report.peak_memory_bytes { "peak memory " (memory >> 20) " MB, " }
             "the rest in report.json." }
+        @if let Some(old) = &report.training.old_loss {
+            p { "Old scores were trained with a focal loss of γ " (old.loss.gamma)
+                (if old.from.is_some() { ", says the pipeline.config beside the model." } else { ": assumed, no pipeline.config says it." }) }
+        }
         table {
             @for (phase, seconds) in &report.seconds { tr { td { (phase) } td class="n" { (format!("{seconds:.1} s")) } } }
         }
