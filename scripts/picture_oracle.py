@@ -4,7 +4,8 @@
     python3 scripts/picture_oracle.py testdata/data/pictures      (needs tensorflow, numpy and pillow)
 
 pixels.json has for each file its size and what `tf.io.decode_jpeg` or `decode_image` gives with three channels, base64 of row by
-row, red first; of WebP, which these do not read, the pixels that were encoded (losslessly).
+row, red first; of WebP, which these do not read, the pixels that were encoded (losslessly). Files that TensorFlow refuses have
+null.
 """
 import base64
 import json
@@ -47,11 +48,20 @@ def main():
     plain.convert("1").save(folder / "bits.png")
     plain.save(folder / "plain.bmp")
     alpha.save(folder / "alpha.webp", lossless=True, exact=True)
+    for name, source, end in [("cut.jpg", "turned.jpg", -150), ("cut_end.jpg", "turned.jpg", -2), ("cut.png", "alpha.png", -40),
+                              ("cut_progressive.jpg", "progressive.jpg", -60), ("cut_end.png", "alpha.png", -12),
+                              ("cut.bmp", "plain.bmp", -100)]:
+        (folder / name).write_bytes((folder / source).read_bytes()[:end])
+    (folder / "more.jpg").write_bytes((folder / "turned.jpg").read_bytes() + b"something else")
     pixels = {}
     for path in sorted(folder.iterdir()):
         if path.suffix == ".json":
             continue
-        decoded = rgb if path.suffix == ".webp" else decode(path.read_bytes(), path.suffix)
+        try:
+            decoded = rgb if path.suffix == ".webp" else decode(path.read_bytes(), path.suffix)
+        except tf.errors.InvalidArgumentError:
+            pixels[path.name] = None
+            continue
         pixels[path.name] = {"height": decoded.shape[0], "width": decoded.shape[1],
                              "rgb": base64.b64encode(decoded.tobytes()).decode()}
     (folder / "pixels.json").write_text(json.dumps(pixels, indent=0))

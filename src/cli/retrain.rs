@@ -207,9 +207,14 @@ fn plan_lines(plan: &Plan, data: &Dataset, labels_from: &str) -> Vec<String> {
             class.id, class.name, class.objects, class.pictures
         ));
     }
-    if !plan.old_in_data.is_empty() {
-        let counts: Vec<String> = plan.old_in_data.iter().map(|(name, n)| format!("{name} {n}")).collect();
-        lines.push(format!("old classes in the data, negatives for the new ones: {}", counts.join(", ")));
+    for (counts, said) in [
+        (&plan.old_in_data, "old classes in the data, negatives for the new ones"),
+        (&plan.others_in_data, "classes of the data that are neither old nor added, background here"),
+    ] {
+        let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        if !counts.is_empty() {
+            lines.push(format!("{said}: {}", counts.join(", ")));
+        }
     }
     let open = data.images.iter().filter(|image| !image.incomplete.is_complete()).count();
     if open > 0 {
@@ -253,6 +258,9 @@ fn result_lines(report: &Report, output: &str) -> Vec<String> {
     ];
     for (number, said) in report.training.held_out(&report.plan.new).into_iter().enumerate() {
         lines.push(format!("{:<19}{said}", if number == 0 { "score 0.5" } else { "" }));
+    }
+    if let Some(comparison) = &report.training.copy_back {
+        lines.push(format!("copy-back          {}", comparison.sentence()));
     }
     if let Some(memory) = report.peak_memory_bytes {
         lines.push(format!("peak memory        {} MB", memory >> 20));

@@ -5,7 +5,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::dataset::{Dataset, ImageSource, RawObject, labelled, picture_path};
+use super::assemble::{RawObject, labelled, picture_path};
+use super::dataset::{Dataset, ImageSource};
+use super::problems::{ProblemKind, Problems};
+use super::text;
 use crate::error::{Error, Result};
 use crate::input;
 
@@ -26,7 +29,10 @@ pub fn read(path: &Path, images_dir: Option<&Path>) -> Result<Dataset> {
 }
 
 fn parse(text: &[u8], name: &str, dir: &Path) -> Result<Dataset> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(text);
+    let mut problems = Problems::default();
+    let text = text::decode(text, name, &mut problems);
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(text.as_bytes());
     let header = reader.headers().map_err(|e| Error::Data(format!("{name}:1: {e}")))?.clone();
     let column = |wanted: &str| {
         header.iter().position(|h| h.trim_start_matches('\u{feff}').eq_ignore_ascii_case(wanted)).ok_or_else(
@@ -70,13 +76,17 @@ fn parse(text: &[u8], name: &str, dir: &Path) -> Result<Dataset> {
             images.len() - 1
         });
         let rows = &mut images[index];
+        let mut scale = [1.0; 2];
         if rows.declared != declared {
-            return Err(Error::Data(format!(
-                "{name}:{line}: {file} is {}, but line {} says {}",
-                shown(declared),
-                rows.line,
-                shown(rows.declared)
-            )));
+            let differs = || {
+                let (here, first) = (shown(declared), shown(rows.declared));
+                format!("{name}:{line}: {file} is {here}, but line {} says {first}", rows.line)
+            };
+            let (Some(first), Some(here)) = (rows.declared, declared) else {
+                return Err(Error::Data(format!("{}; give every row the size, or none", differs())));
+            };
+            problems.add(ProblemKind::WrongSize, differs);
+            scale = [f64::from(first.0) / f64::from(here.0), f64::from(first.1) / f64::from(here.1)];
         }
         if (3..8).all(|index| cell(index).is_empty()) {
             continue;
@@ -86,7 +96,7 @@ fn parse(text: &[u8], name: &str, dir: &Path) -> Result<Dataset> {
         }
         let mut corners = [0.0; 4];
         for (index, corner) in corners.iter_mut().enumerate() {
-            *corner = number(cell(4 + index), COLUMNS[4 + index], name, line)?;
+            *corner = number(cell(4 + index), COLUMNS[4 + index], name, line)? * scale[index % 2];
         }
         rows.objects.push(RawObject {
             class: cell(3).to_owned(),
@@ -103,7 +113,7 @@ fn parse(text: &[u8], name: &str, dir: &Path) -> Result<Dataset> {
         images.iter().flat_map(|rows| rows.objects.iter().map(|o| o.class.clone())).collect();
     categories.sort();
     categories.dedup();
-    let mut out = Dataset { categories, ..Dataset::default() };
+    let mut out = Dataset { categories, problems, ..Dataset::default() };
     for rows in images {
         let path = picture_path(dir, &rows.name, &format!("{name}:{}", rows.line))?;
         out.images.extend(labelled(ImageSource::File(path), rows.declared, rows.objects, &mut out.problems));
@@ -139,13 +149,28 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_another_size_are_fractions_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        image::RgbImage::new(40, 20).save(dir.path().join("a.png")).unwrap();
+        let text = b"filename,width,height,class,xmin,ymin,xmax,ymax\na.png,40,20,k,4,2,8,4\na.png,80,80,k,8,8,16,16\n\
+            a.png,80,80,carr\xe9,0,0,80,40\n";
+        let set = parse(text, "x.csv", dir.path()).unwrap();
+        assert_eq!(set.problems.count(ProblemKind::WrongSize), 2);
+        assert_eq!(set.problems.count(ProblemKind::DuplicateObject), 1);
+        assert_eq!(set.problems.count(ProblemKind::NotUtf8), 1);
+        let [first, second] = &set.images[0].objects[..] else { panic!("two objects") };
+        assert_eq!(first.bbox.to_array(), [0.1, 0.1, 0.2, 0.2]);
+        assert_eq!((second.class.as_str(), second.bbox.to_array()), ("carré", [0.0, 0.0, 0.5, 1.0]));
+    }
+
+    #[test]
     fn says_the_line() {
         let head = "filename,width,height,class,xmin,ymin,xmax,ymax\n";
         for (text, part) in [
             ("a,b\n1,2\n".to_owned(), "x.csv:1: the header has no column \"filename\""),
             (format!("{head}a.png,4,4,k,1,2,x,4\n"), "x.csv:2: xmax is \"x\""),
             (format!("{head}a.png,4,4,k,1,2,3\n"), "x.csv:2: ymax is \"\""),
-            (format!("{head}a.png,4,4,k,1,2,3,4\na.png,5,4,k,1,2,3,4\n"), "x.csv:3: a.png is 5 x 4"),
+            (format!("{head}a.png,4,4,k,1,2,3,4\na.png,,,k,1,2,3,4\n"), "x.csv:3: a.png is of no size"),
             (format!("{head}a.png,4,4,,1,2,3,4\n"), "x.csv:2: the class is empty"),
             (format!("{head}../a.png,4,4,k,1,2,3,4\n"), "x.csv:2: the picture name"),
         ] {

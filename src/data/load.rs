@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::checks;
 use super::dataset::Dataset;
 use super::{coco, csv, records, tfrecord, voc, yolo};
 use crate::error::{Error, Result};
@@ -12,6 +13,9 @@ const KINDS: &str = "a COCO JSON file, a folder of Pascal VOC XML, TFRecord file
                      classes.txt";
 
 /// Reads one or more data sets into one. `images_dir` is where the pictures are when they are not beside the labels.
+///
+/// Every picture is decoded once: what cannot be is left out and counted. Errors: [`Error::Data`] where a data set has no
+/// picture left, or is not what it seems to be.
 pub fn load<P: AsRef<Path>>(specs: &[P], images_dir: Option<&Path>) -> Result<Dataset> {
     if let Some(dir) = images_dir
         && !dir.is_dir()
@@ -21,16 +25,20 @@ pub fn load<P: AsRef<Path>>(specs: &[P], images_dir: Option<&Path>) -> Result<Da
             dir.display()
         )));
     }
-    let mut out: Option<Dataset> = None;
+    if specs.is_empty() {
+        return Err(Error::Usage(format!("no data given; expected {KINDS}")));
+    }
+    let mut out = Dataset::default();
     for spec in specs {
         let set = load_one(spec.as_ref(), images_dir)?;
-        check_usable(spec.as_ref(), &set)?;
-        match &mut out {
-            None => out = Some(set),
-            Some(all) => all.merge(set),
-        }
+        check_usable(&spec.as_ref().display().to_string(), &set)?;
+        // A set may name one picture twice: also the first is merged.
+        out.merge(set);
     }
-    out.ok_or_else(|| Error::Usage(format!("no data given; expected {KINDS}")))
+    checks::check(&mut out)?;
+    let all: Vec<String> = specs.iter().map(|spec| spec.as_ref().display().to_string()).collect();
+    check_usable(&all.join(", "), &out)?;
+    Ok(out)
 }
 
 fn load_one(path: &Path, images_dir: Option<&Path>) -> Result<Dataset> {
@@ -123,13 +131,12 @@ fn shards(pattern: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn check_usable(spec: &Path, set: &Dataset) -> Result<()> {
+fn check_usable(spec: &str, set: &Dataset) -> Result<()> {
     if !set.images.is_empty() {
         return Ok(());
     }
     let why = if set.problems.is_empty() { "it lists none".to_owned() } else { set.problems.to_string() };
     Err(Error::Data(format!(
-        "{}: no picture can be used: {why}; if the pictures are elsewhere, name their folder with --images DIR",
-        spec.display()
+        "{spec}: no picture can be used: {why}; if the pictures are elsewhere, name their folder with --images DIR"
     )))
 }

@@ -1,6 +1,8 @@
 //! Pictures, boxes and names.
 
+mod assemble;
 pub mod boxes;
+mod checks;
 pub mod coco;
 mod coco_names;
 pub mod csv;
@@ -13,6 +15,7 @@ pub mod problems;
 pub mod records;
 mod rle;
 mod segmentation;
+mod text;
 pub mod tfrecord;
 pub mod voc;
 pub mod yolo;

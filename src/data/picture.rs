@@ -6,7 +6,10 @@
 //! **Closeness to TensorFlow.** On 304 photographs the decoder used here (`zune-jpeg`, through `image`) differs from
 //! `tf.io.decode_jpeg` by 1.02 grey levels in the mean with TensorFlow's default `JDCT_IFAST` (a coarse approximation
 //! that no decoder outside libjpeg shares) and by 0.06 with `INTEGER_ACCURATE`; `jpeg-decoder` has 1.00 and 0.055, but
-//! takes 1.8 times as long and refuses truncated files.
+//! takes 1.8 times as long.
+//!
+//! **Truncated files** are refused, as TensorFlow refuses them: of JPEG it wants the end-of-image marker
+//! (`try_recover_truncated` is off in `decode_jpeg` and `decode_image`). What comes before it may be damaged.
 //!
 //! **Transparency** is dropped, not blended, and CMYK is converted, as `tf.io.decode_image(channels=3)` does.
 
@@ -59,9 +62,14 @@ impl Picture {
 
     /// Decodes JPEG, PNG, BMP or WebP bytes; `name` is the picture's name in errors.
     ///
-    /// A truncated JPEG gives the rows that are there, the rest grey.
+    /// Errors: [`Error::Data`] for other formats, pictures that are too large, and those that are cut off or damaged.
     pub fn decode(bytes: &[u8], name: &str) -> Result<Self> {
         let decoder = open_decoder(bytes, name)?;
+        if bytes.starts_with(&[0xff, 0xd8]) && !jpeg_ends(bytes) {
+            return Err(Error::Data(format!(
+                "{name}: the picture is cut off, it has no end-of-image marker; copy the file again"
+            )));
+        }
         let decoded = eight_bits(DynamicImage::from_decoder(decoder).map_err(|e| unreadable(name, &e))?);
         let (width, height) = decoded.dimensions();
         Ok(Self { width, height, rgb: decoded.into_raw() })
@@ -173,6 +181,28 @@ fn open_decoder<'a>(bytes: &'a [u8], name: &str) -> Result<impl ImageDecoder + '
     Ok(decoder)
 }
 
+/// Whether the segments and scans of a JPEG lead to an end-of-image marker (ITU-T T.81, B.1): a thumbnail inside a segment
+/// has one of its own.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    while let Some(at) = rest.iter().position(|byte| *byte == 0xff) {
+        rest = &rest[at + 1..];
+        match rest {
+            [0xd9, ..] => return true,
+            // A stuffed byte of a scan, or a marker that stands alone.
+            [0x00 | 0x01 | 0xd0..=0xd8, behind @ ..] => rest = behind,
+            // Fill bytes may stand before any marker.
+            [0xff, ..] | [] => {}
+            [_, high, low, ..] => {
+                let length = usize::from(u16::from_be_bytes([*high, *low]));
+                rest = rest.get(1 + length..).unwrap_or_default();
+            }
+            [_, ..] => return false,
+        }
+    }
+    false
+}
+
 fn unreadable(name: &str, error: &image::ImageError) -> Error {
     Error::Data(format!("{name}: the picture cannot be decoded: {error}; save it again with an image editor"))
 }
@@ -227,15 +257,24 @@ mod tests {
     }
 
     #[test]
-    fn keeps_what_a_truncated_jpeg_has() {
-        let rgb: Vec<u8> = (0..200 * 100 * 3).map(|v| ((v / 600) * 2) as u8).collect();
+    fn a_jpeg_is_read_up_to_its_end_marker_and_not_without() {
+        let rgb: Vec<u8> = (0..200 * 100 * 3u32).map(|v| (v * 7 % 251) as u8).collect();
         let mut bytes = Vec::new();
         image::codecs::jpeg::JpegEncoder::new(&mut bytes)
             .encode(&rgb, 200, 100, image::ExtendedColorType::Rgb8)
             .unwrap();
         let whole = Picture::decode(&bytes, "whole").unwrap();
-        let cut = Picture::decode(&bytes[..bytes.len() * 4 / 5], "cut").unwrap();
-        assert_eq!((cut.width, cut.height), (200, 100));
-        assert_eq!(cut.rgb[..200 * 3 * 8], whole.rgb[..200 * 3 * 8]);
+        for cut in [1, 2, 3, 100, bytes.len() / 2] {
+            let error = Picture::decode(&bytes[..bytes.len() - cut], "cut.jpg").unwrap_err().to_string();
+            assert!(error.starts_with("cut.jpg: the picture is cut off"), "{error}");
+        }
+        // A thumbnail's end is not the picture's, and what follows the end is not the picture.
+        let thumbnail = [&[0xff, 0xd8, 0xff, 0xe1, 0, 6, 0xff, 0xd8, 0xff, 0xd9], &bytes[2..]].concat();
+        assert_eq!(Picture::decode(&thumbnail, "x").unwrap(), whole);
+        assert!(Picture::decode(&thumbnail[..bytes.len() / 2], "x").is_err());
+        assert_eq!(Picture::decode(&[&bytes[..], b"more"].concat(), "x").unwrap(), whole);
+        let filled = [&bytes[..bytes.len() - 2], &[0xff, 0xff, 0xff, 0xd9]].concat();
+        assert_eq!(Picture::decode(&filled, "x").unwrap(), whole);
+        assert!((0..bytes.len()).all(|length| !jpeg_ends(&bytes[..length])));
     }
 }

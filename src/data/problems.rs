@@ -14,7 +14,7 @@ pub const EXAMPLES: usize = 5;
 pub enum ProblemKind {
     /// A picture that labels name does not exist: its labels are left out.
     MissingPicture,
-    /// A picture whose header cannot be read: its labels are left out.
+    /// A picture that cannot be decoded to its end: its labels are left out.
     UnreadablePicture,
     /// A box reaches out of its picture: clipped.
     BoxOutside,
@@ -36,6 +36,10 @@ pub enum ProblemKind {
     TurnedPicture,
     /// One picture in several places of the data: its objects are put together.
     SamePicture,
+    /// Pictures of different names with the same bytes: both kept.
+    SameBytes,
+    /// Text that is not UTF-8: read as Windows-1252.
+    NotUtf8,
     /// A mask that is damaged, or of another size than its picture: left out, the box kept.
     UnusableMask,
     /// A picture without objects: kept, it shows what the new classes are not.
@@ -58,6 +62,8 @@ impl ProblemKind {
             Self::WrongSize => "pictures of another size than declared (boxes scaled)",
             Self::TurnedPicture => "pictures labelled as EXIF turns them (boxes turned back)",
             Self::SamePicture => "pictures found in several places (objects put together)",
+            Self::SameBytes => "pictures with the bytes of another (kept)",
+            Self::NotUtf8 => "files or names that are not UTF-8 (read as Windows-1252)",
             Self::UnusableMask => {
                 "masks that are damaged or of another size than the picture (left out, boxes kept)"
             }
@@ -80,6 +86,8 @@ impl ProblemKind {
             Self::WrongSize => "wrong_size",
             Self::TurnedPicture => "turned_picture",
             Self::SamePicture => "same_picture",
+            Self::SameBytes => "same_bytes",
+            Self::NotUtf8 => "not_utf8",
             Self::UnusableMask => "unusable_mask",
             Self::NoObjects => "no_objects",
         }

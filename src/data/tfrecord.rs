@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-use super::dataset::{Dataset, ImageSource, RawObject, assemble};
+use super::assemble::{RawObject, assemble};
+use super::dataset::{Dataset, ImageSource};
 use super::picture;
 use super::problems::{ProblemKind, Problems};
 use super::records::Records;
 use super::segmentation::Segmentation;
+use super::text;
 use crate::error::{Error, Result};
 
 #[derive(Clone, PartialEq, Message)]
@@ -115,13 +117,15 @@ fn read_example(
     labels: &mut BTreeMap<String, i64>,
     out: &mut Dataset,
 ) -> Result<()> {
-    let name = example.text("image/filename", 0).unwrap_or_else(|| format!("record {number}"));
+    let name = example.text("image/filename", 0, place, &mut out.problems);
+    let name = name.unwrap_or_else(|| format!("record {number}"));
     let source = ImageSource::Record { path: path.to_owned(), offset, name };
     let Some(encoded) = example.bytes("image/encoded").first() else {
-        return Err(Error::Data(format!(
-            "{place}: no image/encoded; expected examples of the OD API, got the keys {}",
-            example.keys().join(", ")
-        )));
+        out.problems.add(ProblemKind::UnreadablePicture, || {
+            let keys = example.keys().join(", ");
+            format!("{place}: no image/encoded; expected examples of the OD API, got the keys {keys}")
+        });
+        return Ok(());
     };
     let edges =
         ["xmin", "ymin", "xmax", "ymax"].map(|edge| example.floats(&format!("image/object/bbox/{edge}")));
@@ -165,7 +169,7 @@ fn read_example(
     let [xmins, ymins, xmaxs, ymaxs] = edges;
     for (index, (((xmin, ymin), xmax), ymax)) in xmins.iter().zip(ymins).zip(xmaxs).zip(ymaxs).enumerate() {
         let label = ids.get(index).copied();
-        let class = match example.text("image/object/class/text", index) {
+        let class = match example.text("image/object/class/text", index, place, &mut out.problems) {
             Some(text) if !text.is_empty() => text,
             _ => format!("class_{}", label.unwrap_or(0)),
         };
@@ -230,8 +234,8 @@ impl Example {
         if let Some(Kind::Ints(list)) = self.kind(key) { &list.value } else { &[] }
     }
 
-    fn text(&self, key: &str, index: usize) -> Option<String> {
-        self.bytes(key).get(index).map(|b| String::from_utf8_lossy(b).into_owned())
+    fn text(&self, key: &str, index: usize, place: &str, problems: &mut Problems) -> Option<String> {
+        self.bytes(key).get(index).map(|b| text::decode(b, &format!("{place}, {key}"), problems).into_owned())
     }
 }
 
@@ -274,6 +278,33 @@ mod tests {
         assert_eq!(set.images[1].picture().unwrap().width, 40);
         std::fs::write(&path, frame(&example(30.0))).unwrap();
         assert!(read_files(&[path]).unwrap_err().to_string().contains("not pixels"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_example_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.record");
+        let with = |key: &str, value: Option<&[u8]>| {
+            let mut example = Example::decode(&*example(0.5)).unwrap();
+            let all = &mut example.features.as_mut().unwrap().feature;
+            all.remove(key);
+            if let Some(value) = value {
+                let kind = Some(Kind::Bytes(BytesList { value: vec![value.to_vec().into()] }));
+                all.insert(key.to_owned(), Feature { kind });
+            }
+            frame(&example.encode_to_vec())
+        };
+        let latin = with("image/object/class/text", Some(b"carr\xe9"));
+        let named = with("image/filename", Some(b"caf\xe9.png"));
+        let without = with("image/encoded", None);
+        std::fs::write(&path, [latin, named, without].concat()).unwrap();
+        let set = read_files(std::slice::from_ref(&path)).unwrap();
+        assert_eq!((set.images.len(), set.images[0].objects[0].class.as_str()), (2, "carré"));
+        assert!(set.images[1].name().ends_with("a.record:café.png"));
+        assert_eq!(set.problems.count(ProblemKind::NotUtf8), 2);
+        assert_eq!(set.problems.count(ProblemKind::UnreadablePicture), 1);
+        let told = set.problems.to_string();
+        assert!(told.contains("record 3") && told.contains("got the keys image/object/bbox"), "{told}");
     }
 
     #[test]

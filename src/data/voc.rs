@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-use super::dataset::{Dataset, ImageSource, RawObject, labelled, picture_path};
+use super::assemble::{RawObject, labelled, picture_path};
+use super::dataset::{Dataset, ImageSource};
 use super::problems::{ProblemKind, Problems};
+use super::text;
 use crate::error::{Error, Result};
 use crate::input;
 
@@ -57,7 +59,7 @@ pub fn read_files(files: &[PathBuf], pictures: &Path) -> Result<Dataset> {
     for path in files {
         let bytes = input::read(path, input::TEXT)?;
         let name = path.display().to_string();
-        let annotation = parse(&bytes, &name)?;
+        let annotation = parse(&text::decode(&bytes, &name, &mut out.problems), &name)?;
         let declared = annotation.width.zip(annotation.height).map(|(w, h)| (w as u32, h as u32));
         let raw = objects(annotation.objects, &name, &mut out.problems)?;
         out.categories.extend(raw.iter().map(|object| object.class.clone()));
@@ -111,10 +113,8 @@ fn picture(dir: &Path, filename: &str, xml: &Path, name: &str) -> Result<PathBuf
     Ok(found.or(named).unwrap_or_else(|| called("jpg")))
 }
 
-fn parse(bytes: &[u8], name: &str) -> Result<Annotation> {
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        Error::Data(format!("{name}:{}: not UTF-8; save the file as UTF-8", line(bytes, e.valid_up_to())))
-    })?;
+fn parse(text: &str, name: &str) -> Result<Annotation> {
+    let bytes = text.as_bytes();
     let mut reader = Reader::from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
     let mut out = Annotation::default();
     let mut path: Vec<String> = Vec::new();
@@ -250,11 +250,11 @@ mod tests {
             ("", "ends inside"),
             ("<annotation><filename>&boom;</filename></annotation>", "unknown entity"),
         ] {
-            let err = parse(text.as_bytes(), "f.xml").unwrap_err().to_string();
+            let err = parse(text, "f.xml").unwrap_err().to_string();
             assert!(err.starts_with("f.xml") && err.contains(part), "{text}: {err}");
         }
         for cut in 0..XML.len() {
-            let _ = parse(&XML.as_bytes()[..cut], "f.xml");
+            let _ = parse(&XML[..cut], "f.xml");
         }
     }
 }

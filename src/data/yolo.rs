@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use yaml_rust2::parser::{Event, Parser};
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::dataset::{Dataset, ImageSource, RawObject, assemble, header, picture_path};
+use super::assemble::{RawObject, assemble, header, picture_path};
+use super::dataset::{Dataset, ImageSource};
 use super::picture::PictureInfo;
 use super::problems::{ProblemKind, Problems};
+use super::text;
 use crate::error::{Error, Result};
 use crate::input;
 
@@ -38,7 +40,8 @@ pub fn names_file(dir: &Path) -> Option<PathBuf> {
 /// Reads a folder of pictures and text files: side by side, or in `images` and `labels`. `images_dir` is where the
 /// pictures are when they are elsewhere.
 pub fn read_dir(dir: &Path, names: &Path, images_dir: Option<&Path>) -> Result<Dataset> {
-    let classes = class_names(names)?;
+    let mut problems = Problems::default();
+    let classes = class_names(names, &mut problems)?;
     let nested = dir.join("images");
     let folder = match images_dir {
         Some(folder) => folder,
@@ -47,13 +50,14 @@ pub fn read_dir(dir: &Path, names: &Path, images_dir: Option<&Path>) -> Result<D
     };
     let labels =
         images_dir.map(|_| if dir.join("labels").is_dir() { dir.join("labels") } else { dir.to_owned() });
-    read(&[folder.to_owned()], labels.as_deref(), classes)
+    read(&[folder.to_owned()], labels.as_deref(), classes, problems)
 }
 
 /// Reads the training pictures that a `data.yaml` names.
 pub fn read_yaml(path: &Path, images_dir: Option<&Path>) -> Result<Dataset> {
-    let classes = class_names(path)?;
-    let yaml = yaml(path)?;
+    let mut problems = Problems::default();
+    let yaml = yaml(path, &mut problems)?;
+    let classes = some_names(yaml_names(&yaml), path)?;
     let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let base = match (images_dir, yaml["path"].as_str()) {
         (Some(dir), _) => dir.to_owned(),
@@ -85,11 +89,16 @@ pub fn read_yaml(path: &Path, images_dir: Option<&Path>) -> Result<Dataset> {
         }
         folders.push(folder);
     }
-    read(&folders, None, classes)
+    read(&folders, None, classes, problems)
 }
 
-fn read(folders: &[PathBuf], labels: Option<&Path>, classes: Vec<String>) -> Result<Dataset> {
-    let mut out = Dataset::default();
+fn read(
+    folders: &[PathBuf],
+    labels: Option<&Path>,
+    classes: Vec<String>,
+    problems: Problems,
+) -> Result<Dataset> {
+    let mut out = Dataset { problems, ..Dataset::default() };
     for folder in folders {
         let mut pictures = Vec::new();
         list(folder, &mut pictures, 0)?;
@@ -220,25 +229,30 @@ fn around(points: &[f64]) -> [f64; 4] {
         })
 }
 
-fn class_names(path: &Path) -> Result<Vec<String>> {
+fn class_names(path: &Path, problems: &mut Problems) -> Result<Vec<String>> {
     let is_yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
-    let names = if is_yaml { yaml_names(&yaml(path)?) } else { listed_names(path)? };
+    let names =
+        if is_yaml { yaml_names(&yaml(path, problems)?) } else { Some(listed_names(path, problems)?) };
+    some_names(names, path)
+}
+
+fn some_names(names: Option<Vec<String>>, path: &Path) -> Result<Vec<String>> {
     match names {
         Some(names) if !names.is_empty() => Ok(names),
         _ => Err(Error::Data(format!("{}: it names no classes (names:)", path.display()))),
     }
 }
 
-fn listed_names(path: &Path) -> Result<Option<Vec<String>>> {
+fn listed_names(path: &Path, problems: &mut Problems) -> Result<Vec<String>> {
     let bytes = input::read_file(path, input::TEXT)?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Error::Data(format!("{}: not UTF-8; save the names as UTF-8", path.display())))?;
+    let text = text::decode(&bytes, &path.display().to_string(), problems);
     let text = text.trim_start_matches('\u{feff}').trim_end();
-    Ok(Some(text.lines().map(|line| line.trim().to_owned()).collect()))
+    Ok(text.lines().map(|line| line.trim().to_owned()).collect())
 }
 
-fn yaml(path: &Path) -> Result<Yaml> {
-    let text = input::read_text(path)?;
+fn yaml(path: &Path, problems: &mut Problems) -> Result<Yaml> {
+    let bytes = input::read(path, input::TEXT)?;
+    let text = text::decode(&bytes, &path.display().to_string(), problems);
     plain(&text).map_err(|what| Error::Data(format!("{}: {what}", path.display())))?;
     let documents = YamlLoader::load_from_str(&text)
         .map_err(|e| Error::Data(format!("{}: not YAML: {e}", path.display())))?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::look::{Look, check_gate, of_classes};
 use super::page::{self, MapEvidence};
 use super::plan::Plan;
-use super::report::{Fit, GraphChanges, MaskColumns, Report, Training, Validation, peak_memory};
+use super::report::{Fit, GraphChanges, MaskColumns, OldLoss, Report, Training, Validation, peak_memory};
 use crate::data::{Dataset, LabelMap, Picture};
 use crate::error::{Error, Result};
 use crate::eval::{Gate, Verdict};
@@ -17,6 +17,8 @@ use crate::export::{Staging, VariableValues, Weights, flat, layer_values};
 use crate::graft::{Graft, NewClass};
 use crate::head::locate::Role;
 use crate::head::{Init, Kind, LayerValues, Understood};
+use crate::input;
+use crate::pipeline_config::{ClassLoss, class_loss};
 use crate::progress;
 use crate::runtime::{self, SessionConfig};
 use crate::saved_model::fingerprint::hash_bytes;
@@ -83,17 +85,17 @@ pub fn retrain(
             ));
         }
     }
+    options.strategy.admits(data)?;
     let adds: Vec<NewClass> =
         plan.new.iter().map(|c| NewClass { name: c.name.clone(), init: Init::Silent }).collect();
     let graft = Graft::new(model, understood, &adds)?;
     check_trainable(&graft.understood)?;
-    let single_stage = graft.understood.located.kind == Kind::SingleStage;
-    if matches!(options.strategy, Strategy::CopyBack(_)) && !single_stage {
-        return Err(Error::Usage(format!(
-            "--strategy copy-back trains single-stage models only, and this is {}; use --strategy frozen-columns",
-            graft.understood.located.name()
-        )));
-    }
+    let old_loss = old_loss(&graft)?;
+    let tuned = old_loss.as_ref().map(|old| {
+        let strategy = options.strategy.clone().for_scores(old.loss);
+        Options { strategy, ..options.clone() }
+    });
+    let options = tuned.as_ref().unwrap_or(options);
     let tensorflow = runtime::start(options.tensorflow.as_deref(), options.threads)?;
     let quick = SessionConfig { threads: options.threads, optimize: false };
     let staging = Staging::new(&options.output, options.overwrite)?;
@@ -162,7 +164,7 @@ pub fn retrain(
         plan: plan.clone(),
         options: options.given.clone(),
         data_problems: data.problems.clone(),
-        training: Training { masks, ..training(&trained, options, &graft, maps, plan.new.len()) },
+        training: Training { masks, old_loss, ..training(&trained, options, &graft, maps, plan.new.len()) },
         proof,
         old_scores,
         weights,
@@ -189,6 +191,20 @@ pub fn retrain(
         keep.remove();
     }
     Ok(Retrained { output: Some(output), report })
+}
+
+/// What the old scores of a single stage were trained with: by the pipeline.config beside the model, else the usual loss.
+fn old_loss(graft: &Graft) -> Result<Option<OldLoss>> {
+    if graft.understood.located.kind != Kind::SingleStage {
+        return Ok(None);
+    }
+    if let Some(config) = &graft.model.source.pipeline_config {
+        let from = config.display().to_string();
+        if let Some(loss) = class_loss(&input::read_text(config)?, &from)? {
+            return Ok(Some(OldLoss { loss, from: Some(from) }));
+        }
+    }
+    Ok(Some(OldLoss { loss: ClassLoss::USUAL, from: None }))
 }
 
 fn judge(gate: &Gate, validation: &Validation, plan: &Plan) -> Result<Verdict> {
@@ -312,6 +328,8 @@ fn training(
         maps,
         losses: trained.losses.clone(),
         fits: trained.fits.iter().map(fit_summary).collect(),
+        old_loss: None,
+        copy_back: trained.comparison.clone(),
         masks: None,
         cache_bytes: [s.memory_bytes, s.disk_bytes],
     }

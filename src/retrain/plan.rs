@@ -14,6 +14,9 @@ pub struct Plan {
     pub new: Vec<PlannedClass>,
     /// Old classes that DATA labels too: negatives for the new ones.
     pub old_in_data: BTreeMap<String, usize>,
+    /// Classes that DATA labels and that are neither: where new classes are named, others are background.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub others_in_data: BTreeMap<String, usize>,
     /// Classes of the source.
     pub classes_before: usize,
     /// The label map of the result.
@@ -80,16 +83,18 @@ impl Plan {
                 } else {
                     format!(" (the label map has {})", near.join(", "))
                 };
+                let remedy = if add.is_empty() { "; name the classes to learn with --add NAME" } else { "" };
                 return Err(Error::Data(format!(
-                    "no box of the new class {name:?} in the data{hint}; it cannot be learned"
+                    "no box of the new class {name:?} in the data{hint}; it cannot be learned{remedy}"
                 )));
             }
             new.push(PlannedClass { name: name.clone(), id, objects, pictures });
         }
-        let old_in_data = counts.into_iter().filter(|(name, n)| *n > 0 && is_old(name).is_some()).collect();
+        let others = counts.into_iter().filter(|(name, n)| *n > 0 && !names.contains(name));
+        let (old_in_data, others_in_data) = others.partition(|(name, _)| is_old(name).is_some());
         let mut labels = labels.clone();
         labels.append(&names, first_id)?;
-        Ok(Self { new, old_in_data, classes_before: classes, labels })
+        Ok(Self { new, old_in_data, others_in_data, classes_before: classes, labels })
     }
 
     /// Classes of the result.

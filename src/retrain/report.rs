@@ -14,7 +14,9 @@ use crate::error::{Error, Result};
 use crate::eval::{ClassMetrics, FalsePositives, FiredOn, Verdict};
 use crate::export::changes::WeightChanges;
 use crate::export::prove::Proof;
+use crate::pipeline_config::ClassLoss;
 use crate::saved_model::Fingerprint;
+use crate::train::copy_back::regions::Comparison;
 use crate::train::division::Division;
 
 /// The report of a retraining.
@@ -90,11 +92,27 @@ pub struct Training {
     pub losses: Vec<f64>,
     /// What was fitted, one entry for layers that were fitted together.
     pub fits: Vec<Fit>,
+    /// The loss that the old scores are taken to come from, which says how steep new ones are; of single-stage models alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_loss: Option<OldLoss>,
+    /// What putting the old columns back did, where the scores are a softmax; of copy-back alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_back: Option<Comparison>,
     /// How columns of masks came about, where the model has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub masks: Option<MaskColumns>,
     /// Bytes of features in memory and on disk.
     pub cache_bytes: [u64; 2],
+}
+
+/// A loss of scores, and who says so.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OldLoss {
+    /// The loss.
+    #[serde(flatten)]
+    pub loss: ClassLoss,
+    /// The file; none where none says it, and the usual loss is assumed.
+    pub from: Option<String>,
 }
 
 /// What the new columns of masks are.

@@ -8,6 +8,7 @@
 use std::time::Instant;
 
 use super::division::Division;
+use super::focal;
 use super::incomplete::{self, ROUNDS, Weights};
 use super::kept::KeptRows;
 use super::lbfgs::{self, Limits};
@@ -61,6 +62,12 @@ impl Default for FitOptions {
 /// places of a picture on testdata/scenes/old, where the median old class takes one, and old detections lost theirs.
 /// docs/TRAINING.md has what 0.5 and 0.65 give.
 const SLOPE: f64 = 0.5;
+
+/// What new columns are multiplied by beside old ones that were trained with this γ of the focal loss: [`FitOptions::calibration`].
+/// Of other γ the slopes are as those of the best scores; never more than the fit's own.
+pub fn calibration(gamma: f64) -> f64 {
+    (SLOPE * focal::slope(gamma) / focal::slope(2.0)).min(1.0)
+}
 
 /// Standard deviation that the prior gives to what a new box column adds to the mean of the old ones, in the box coder's
 /// units: a few boxes can correct a systematic error of the frozen regression, and not learn noise.
@@ -330,6 +337,13 @@ mod tests {
         }
         let of_class = rows.iter().filter(|(_, label)| *label == OLD).count() as f64;
         assert_eq!(result.positives[0][0], of_class);
+    }
+
+    #[test]
+    fn columns_are_steeper_where_old_ones_are() {
+        assert_eq!(calibration(2.0), FitOptions::default().calibration);
+        assert!((calibration(1.5) - 0.6).abs() < 0.002, "{}", calibration(1.5));
+        assert_eq!(calibration(0.0), 1.0);
     }
 
     #[test]

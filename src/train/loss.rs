@@ -189,6 +189,30 @@ impl LossGraph {
         Self::new(all, config)
     }
 
+    /// Cross entropy of a whole softmax: sum of −v·log p of the column that each row should be.
+    ///
+    /// Further placeholders: `class` int32 [rows], one of `columns`, and `v` [rows, 1], weights.
+    pub fn softmax(columns: usize, config: &SessionConfig) -> Result<Self> {
+        let mut all = logits();
+        all.extend([
+            node::<&str>("class", "Placeholder", &[]).dtype("dtype", DataType::DtInt32).build(),
+            placeholder("v"),
+            integers("columns", &[], &[columns as i32]),
+            nodes::float("minus_one", -1.0),
+            nodes::float("zero", 0.0),
+            node("minus_y", "OneHot", &["class", "columns", "minus_one", "zero"])
+                .dtype("T", DataType::DtFloat)
+                .dtype("TI", DataType::DtInt32)
+                .attr("axis", Value::I(-1))
+                .build(),
+            float("log_shares", "LogSoftmax", &["z"]),
+            float("entropy", "Mul", &["minus_y", "log_shares"]),
+            float("each", "Mul", &["entropy", "v"]),
+        ]);
+        all.extend(total());
+        Self::new(all, config)
+    }
+
     fn new(all: Vec<pb::NodeDef>, config: &SessionConfig) -> Result<Self> {
         let gradients = add_gradients(&graph(all), &["loss:0"], &["w:0", "b:0"])?;
         let session = GraphSession::new(&gradients.graph_def, config)?;

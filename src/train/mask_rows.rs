@@ -94,9 +94,9 @@ pub(super) fn keep(
         for (x, &(number, pixel)) in features.f32()?.chunks_exact(branch.depth.max(1)).zip(&pixels) {
             let Shown { region, truth } = part[number];
             let place = (pixel / width, pixel % width);
-            let class = seen.truths[truth].class;
-            let target = seen.outlines.target(truth, &region, place, branch.size).filter(|_| class < classes);
-            let Some(target) = target else { continue };
+            let class = rows.new_class(seen.truths[truth].class).filter(|&class| class < classes);
+            let target = seen.outlines.target(truth, &region, place, branch.size);
+            let Some((class, target)) = class.zip(target) else { continue };
             let same = shown.iter().filter(|other| other.truth == truth).count();
             let share = (same * of_region * seen.of_picture.max(1)) as f32;
             let (mut y, mut v) = (vec![0.0; classes], vec![0.0; classes]);
@@ -105,7 +105,9 @@ pub(super) fn keep(
         }
     }
     for shown in &shown {
-        rows.positive(fit, seen.truths[shown.truth].class);
+        if let Some(class) = rows.new_class(seen.truths[shown.truth].class) {
+            rows.positive(fit, class);
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 //! [`cache`] keeps them, [`shards`] for a run that goes on where another was killed. Then a strategy makes columns:
 //! [`frozen_columns`] by convex fits over [`kept`] rows ([`parameters`], [`objective`], [`lbfgs`]; in rounds for
 //! [`incomplete`] labels; its score of one half put where [`held_out`] pictures say), [`copy_back`] by gradient descent from
-//! random weights. Neither touches an old weight.
+//! random weights. Neither touches an old weight. [`focal`] tells how the old scores are scaled.
 
 mod anchors;
 pub mod bins;
@@ -15,6 +15,7 @@ pub mod cache;
 pub mod copy_back;
 pub mod division;
 pub mod features;
+pub mod focal;
 pub mod frozen_columns;
 pub mod gaussian;
 pub mod held_out;

@@ -22,6 +22,8 @@ const SAMPLED: (f32, f32) = (64.0, 16.0);
 const FROM_OBJECT: usize = 16;
 /// How far the centre of a made region moves, in parts of the object's side, and the logarithm of how its sides change.
 const JITTER: (f64, f64) = (0.2, 0.25);
+/// The logarithm of a share of the softmax from which on the old model is sure of a class: a half, so that it is one at most.
+const SURE: f32 = -std::f32::consts::LN_2;
 /// `FasterRcnnBoxCoder` of the second stage: scales of y, x, height, width.
 const SCALES: [f32; 4] = [10.0, 10.0, 5.0, 5.0];
 
@@ -103,8 +105,15 @@ pub fn encode(object: &BoxYxyx, region: &BoxYxyx) -> [f32; 4] {
     [y * SCALES[0], x * SCALES[1], h * SCALES[2], w * SCALES[3]]
 }
 
+/// What a region that shows no labelled object is, by the column of the softmax: the old class that the model is sure of, else
+/// the background, which stands first.
+fn likely(old: &[f32]) -> usize {
+    let most = old.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    most.filter(|(_, z)| **z - log_sum(old) > SURE).map_or(0, |(column, _)| column)
+}
+
 /// The logarithm of the sum of exponentials.
-fn log_sum(logits: &[f32]) -> f32 {
+pub(super) fn log_sum(logits: &[f32]) -> f32 {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&z| f64::from(z - most).exp()).sum();
     most + sum.ln() as f32
@@ -181,22 +190,27 @@ fn keep(network: &impl Regions, seen: &Seen, classes: usize, rows: &mut RowSink<
             };
             let x = &x[at * layer.depth..(at + 1) * layer.depth];
             let weight = if object.is_some() { positive } else { negative } / of_picture;
-            if let Some(object) = object {
-                rows.positive(task, object.class);
+            let new = object.and_then(|object| Some((object, rows.new_class(object.class)?)));
+            if let Some((_, class)) = new {
+                rows.positive(task, class);
             }
-            match (layer.role, object) {
+            match (layer.role, new) {
                 (Role::Scores, _) => {
                     let mut y = vec![0.0; classes];
-                    if let Some(y) = object.and_then(|object| y.get_mut(object.class)) {
+                    if let Some(y) = new.and_then(|(_, class)| y.get_mut(class)) {
                         *y = 1.0;
                     }
-                    let old = log_sum(&z[at * columns..(at + 1) * columns]);
-                    rows.row((task, 0), &[x, &y, &[weight], &[old]], &seen.open)?;
+                    let old = &z[at * columns..(at + 1) * columns];
+                    let label = object.map_or_else(|| likely(old), |object| object.class);
+                    let numbers = [[weight], [log_sum(old)], [label as f32]];
+                    let parts: [&[f32]; 5] = [x, &y, &numbers[0], &numbers[1], &numbers[2]];
+                    let parts = if rows.first_new > 0 { &parts[..] } else { &parts[..4] };
+                    rows.row((task, 0), parts, &seen.open)?;
                 }
-                (_, Some(object)) => {
+                (_, Some((object, class))) => {
                     let (mut y, mut v) = (vec![0.0; 4 * classes], vec![0.0; 4 * classes]);
                     for (part, value) in encode(&object.bbox, region).into_iter().enumerate() {
-                        let column = part * classes + object.class;
+                        let column = part * classes + class;
                         (y[column], v[column]) = (value, weight);
                     }
                     rows.row((task, 0), &[x, &y, &v], &seen.open)?;

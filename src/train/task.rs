@@ -119,6 +119,9 @@ pub struct RowSink<'a> {
     pub tasks: &'a [Task],
     /// Positives as the OD API matches them: for each map of [`Frozen::maps`] [anchors, classes].
     pub matched: &'a mut [Vec<usize>],
+    /// Objects of classes below this number are of old classes, by their columns; those from it on of new ones. Where it is
+    /// not zero, rows of a softmax end with a label, see [`copy_back::regions`](super::copy_back::regions).
+    pub first_new: usize,
 }
 
 impl RowSink<'_> {
@@ -139,6 +142,11 @@ impl RowSink<'_> {
             self.open.push(layer, open);
         }
         Ok(())
+    }
+
+    /// The number of an object's class among the new ones; none for an old class.
+    pub fn new_class(&self, class: usize) -> Option<usize> {
+        class.checked_sub(self.first_new)
     }
 
     /// Counts a positive of a map; `at` is anchor · classes + class.

@@ -262,6 +262,75 @@ fn faults_of_single_pictures_and_boxes_are_counted() {
     assert!(plan.contains("60000"), "{plan}");
 }
 
+/// Cuts a file to a part of its length.
+fn cut(file: &Path, part: f64) {
+    let bytes = fs::read(file).unwrap();
+    fs::write(file, &bytes[..(bytes.len() as f64 * part) as usize]).unwrap();
+}
+
+#[test]
+fn pictures_that_end_in_their_middle_are_left_out_and_named() {
+    for ending in ["png", "jpg", "bmp", "webp"] {
+        let case = Case::new();
+        for i in 0..4 {
+            let picture = case.data.path().join(format!("square{i}.png"));
+            image::open(&picture).unwrap().into_rgb8().save(picture.with_extension(ending)).unwrap();
+        }
+        let text = fs::read_to_string(case.labels()).unwrap();
+        fs::write(case.labels(), text.replace(".png", &format!(".{ending}"))).unwrap();
+        cut(&case.data.path().join(format!("square2.{ending}")), 0.6);
+        let plan = planned(&case);
+        assert!(plan.contains("3 pictures\n") && plan.contains("square: 3 objects in 3 pictures"), "{plan}");
+        assert!(plan.contains("1 pictures that cannot be read (left out)"), "{plan}");
+        assert!(plan.contains(&format!("square2.{ending}: ")), "{plan}");
+        for i in [0, 1, 3] {
+            cut(&case.data.path().join(format!("square{i}.{ending}")), 0.6);
+        }
+        case.refused(&case.retrain(&[]), &["no picture can be used", &format!("square0.{ending}")]);
+    }
+}
+
+#[test]
+fn a_cut_off_picture_costs_a_run_nothing_else() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let case = Case::new();
+    // The first pictures are those that the grown model is proved on.
+    cut(&case.data.path().join("square0.png"), 0.6);
+    let mut command = common::tfgraft();
+    let report = common::json(command.args(case.retrain(&["--json", "--quiet", "--views", "2"])));
+    assert_eq!(report["training"]["images"], 3);
+    assert_eq!(report["data_problems"]["unreadable_picture"]["count"], 1);
+    assert_eq!(report["new"][0]["pictures"], 3);
+    let (labels, made) = (case.labels(), case.output());
+    let evaluate =
+        ["evaluate", made.to_str().unwrap(), "--data", labels.to_str().unwrap(), "--json", "--quiet"];
+    let told = common::json(common::tfgraft().args(evaluate));
+    assert_eq!(told["images"], 3);
+    let problems = &told["data_problems"]["unreadable_picture"];
+    assert!(problems["examples"][0].as_str().unwrap().contains("square0.png"), "{problems}");
+}
+
+#[test]
+fn classes_that_are_neither_old_nor_named_are_told() {
+    let case = Case::new();
+    case.edit(|d| {
+        d["categories"].as_array_mut().unwrap().push(json!({"id": 9, "name": "fox"}));
+        let fox = json!({"id": 90, "image_id": 1, "category_id": 9, "bbox": [90, 60, 30, 30]});
+        d["annotations"].as_array_mut().unwrap().push(fox);
+    });
+    let done = common::tfgraft().args(case.retrain(&["--dry-run", "--add", "square"])).assert().success();
+    let plan = String::from_utf8(done.get_output().stdout.clone()).unwrap();
+    assert!(plan.contains("neither old nor added, background here: fox 1"), "{plan}");
+    assert!(!planned(&case).contains("neither"), "all are new where none is named");
+    // Roboflow declares a category for all classes together, of which nothing is.
+    case.edit(|d| {
+        d["annotations"].as_array_mut().unwrap().retain(|a| a["category_id"] != 9);
+    });
+    case.refused(&case.retrain(&[]), &["no box of the new class \"fox\"", "--add NAME"]);
+}
+
 fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
     !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))

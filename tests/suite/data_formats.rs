@@ -199,3 +199,83 @@ fn says_what_is_missing() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+#[test]
+fn one_picture_listed_twice_has_the_objects_of_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(dir);
+    let text = fs::read_to_string(coco(dir)).unwrap();
+    let twice = text
+        .replace("two.png", "./one.png")
+        .replace("\"image_id\":1,\"category_id\":2", "\"image_id\":2,\"category_id\":2");
+    let again = text.replace(
+        "{\"id\":2,\"image_id\":1,",
+        "{\"id\":3,\"image_id\":1,\"category_id\":1,\"bbox\":[8,12,24,24]},{\"id\":2,\"image_id\":1,",
+    );
+    let set = data::load(&[write(dir, "twice.json", &twice)], None).unwrap();
+    let [image] = &set.images[..] else { panic!("one picture, not {}", set.images.len()) };
+    assert_eq!(image.objects.iter().map(|o| o.class.as_str()).collect::<Vec<_>>(), ["duck", "pond"]);
+    assert_eq!(set.problems.count(ProblemKind::SamePicture), 1);
+    assert_eq!(set.problems.count(ProblemKind::NoObjects), 0);
+
+    let set = data::load(&[write(dir, "again.json", &again)], None).unwrap();
+    assert_eq!((set.images[0].objects.len(), set.problems.count(ProblemKind::DuplicateObject)), (2, 1));
+    // Both pictures of this folder have the same pixels.
+    assert_eq!((set.images.len(), set.problems.count(ProblemKind::SameBytes)), (2, 1));
+
+    let other = dir.join("voc");
+    fs::create_dir(&other).unwrap();
+    pictures(&other);
+    voc(&other);
+    fs::copy(other.join("one.xml"), other.join("zero.xml")).unwrap();
+    fs::remove_file(other.join("two.xml")).unwrap();
+    let set = data::load(&[other], None).unwrap();
+    assert_eq!((set.images.len(), set.images[0].objects.len()), (1, 2));
+    assert_eq!(set.problems.count(ProblemKind::SamePicture), 1);
+    assert_eq!(set.problems.count(ProblemKind::DuplicateObject), 2);
+}
+
+#[test]
+fn names_that_are_not_utf8_are_read_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(dir);
+    let latin = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap().replace("duck", "carr\u{e9}");
+        fs::write(path, text.chars().map(|c| c as u8).collect::<Vec<u8>>()).unwrap();
+    };
+    let folder = voc(dir);
+    let (json, csv, yaml, names) = (coco(dir), csv(dir), yolo(dir), labelimg(dir).join("classes.txt"));
+    for file in [&json, &csv, &folder.join("one.xml"), &yaml, &names] {
+        latin(file);
+    }
+    let one = folder.join("one.xml");
+    for spec in [json.as_path(), &csv, &one, &yaml, names.parent().unwrap()] {
+        let set = data::load(&[spec], None).unwrap();
+        let at = spec.display();
+        assert!(set.categories.contains(&"carr\u{e9}".to_owned()), "{at}: {:?}", set.categories);
+        assert_eq!(set.counts()["carr\u{e9}"], 1, "{at}");
+        assert_eq!(set.problems.count(ProblemKind::NotUtf8), 1, "{at}: {}", set.problems);
+        assert!(set.problems.to_string().contains("carr\u{e9}"), "{at}: {}", set.problems);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn files_whose_names_are_not_utf8_are_pictures_too() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(dir);
+    let root = labelimg(dir);
+    for ending in ["png", "txt"] {
+        let odd = [b"caf\xe9.", ending.as_bytes()].concat();
+        fs::rename(root.join(format!("one.{ending}")), root.join(OsStr::from_bytes(&odd))).unwrap();
+    }
+    let set = data::load(&[&root], None).unwrap();
+    assert_eq!(set.counts()["duck"], 1);
+    assert_eq!(set.images.iter().map(|image| image.objects.len()).sum::<usize>(), 2);
+    assert!(set.images.iter().any(|image| image.name().ends_with("caf\u{fffd}.png")));
+}

@@ -11,6 +11,7 @@ use tfgraft::pb::attr_value::{ListValue, Value};
 use tfgraft::pb::{self, DataType};
 use tfgraft::runtime::SessionConfig;
 use tfgraft::saved_model::SavedModel;
+use tfgraft::train::copy_back::DescentOptions;
 use tfgraft::train::frozen_columns::FitOptions;
 use tfgraft::train::network::{Parts, open};
 use tfgraft::train::parameters::Penalties;
@@ -96,21 +97,28 @@ fn a_heatmap_learns_centres_the_same_every_time() {
     let labels = common::squares(data.path(), 6);
     let dataset = load(&[labels], None).unwrap();
     let classes = Classes { new: vec!["square".into()], ..Classes::default() };
-    let run = || -> Trained {
-        // Six pictures of three features are far less than the usual priors expect.
-        let penalties = Penalties { columns: 0.5, ..Penalties::default() };
-        let strategy = Strategy::FrozenColumns(FitOptions { penalties, ..FitOptions::default() });
+    // Six pictures of three features are far less than the usual priors expect.
+    let penalties = Penalties { columns: 0.5, ..Penalties::default() };
+    let frozen = Strategy::FrozenColumns(FitOptions { penalties, ..FitOptions::default() });
+    let copied = Strategy::CopyBack(DescentOptions { rate: 0.1, ..DescentOptions::default() });
+    let run = |strategy: &Strategy| -> Trained {
+        let strategy = strategy.clone();
         let options = TrainOptions { strategy, ..TrainOptions::default() };
         train(network.as_ref(), &dataset, &classes, &values, false, &options, &mut |_| {}).unwrap()
     };
-    let trained = run();
+    for strategy in [&frozen, &copied] {
+        check(strategy, &run(strategy), &run(strategy));
+    }
+}
+
+fn check(strategy: &Strategy, trained: &Trained, again: &Trained) {
     let columns = &trained.columns[0];
-    assert_eq!((columns.kernel.len(), columns.biases.len()), (DEPTH, 1));
+    assert_eq!((columns.kernel.len(), columns.biases.len()), (DEPTH, 1), "{strategy:?}");
     let logit = |rgb: [f32; 3]| columns.biases[0] + (0..3).map(|c| rgb[c] * columns.kernel[c]).sum::<f32>();
     let (red, blue) = (logit([0.9, 0.12, 0.16]), logit([0.2, 0.4, 0.4]));
     // Of the cells of a square one is its centre, the others are near it: the best logit is not high.
-    assert!(red > blue + 0.5, "{red} and {blue}");
-    assert_eq!(columns, &run().columns[0]);
+    assert!(red > blue + 0.5, "{strategy:?}: {red} and {blue}");
+    assert_eq!(columns, &again.columns[0]);
     assert!(trained.losses.last() <= trained.losses.first() && !trained.losses.is_empty());
     let statistics = &trained.statistics;
     assert!(statistics.matched[0][0] >= 6, "{:?}", statistics.matched);

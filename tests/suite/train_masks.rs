@@ -80,8 +80,13 @@ impl Opened {
         };
         showing
             .run(self.network.input(), 0, |seen| {
-                let mut rows =
-                    RowSink { cache: &mut cache, open: &mut open, tasks: &tasks, matched: &mut matched };
+                let mut rows = RowSink {
+                    cache: &mut cache,
+                    open: &mut open,
+                    tasks: &tasks,
+                    matched: &mut matched,
+                    first_new: 0,
+                };
                 self.network.keep(&seen, 1, &mut rows)
             })
             .unwrap();

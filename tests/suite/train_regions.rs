@@ -40,7 +40,7 @@ fn shares(network: &dyn Frozen, data: &Dataset, class: &str, columns: &LayerValu
             network.keep(
                 &seen,
                 1,
-                &mut RowSink { cache: &mut cache, open: &mut open, tasks: &tasks, matched },
+                &mut RowSink { cache: &mut cache, open: &mut open, tasks: &tasks, matched, first_new: 0 },
             )
         })
         .unwrap();

@@ -56,6 +56,9 @@ pub fn html(report: &Report, look: &Look<'_>) -> Result<String> {
                     (curves(look))
                 }
                 (curve_note(look))
+                @if let Some(comparison) = &report.training.copy_back {
+                    p { "Copy-back: " (comparison.sentence()) "." }
+                }
                 @if !report.training.maps.is_empty() {
                     h2 { "What training has seen" }
                     p { "Anchors matched to a labelled object in all views, as the Object Detection API matches them. \
@@ -229,9 +232,14 @@ fn false_positives(look: &Look<'_>, found: &FalsePositives) -> Markup {
 fn data(report: &Report) -> Markup {
     html! {
         p { (report.training.images) " pictures in training."
-            @if !report.plan.old_in_data.is_empty() {
-                " Old classes in them, negatives for the new ones: "
-                (most(&report.plan.old_in_data).iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ")) "."
+            @for (counts, said) in [
+                (&report.plan.old_in_data, " Old classes in them, negatives for the new ones: "),
+                (&report.plan.others_in_data, " Classes that are neither old nor added, background here: "),
+            ] {
+                @if !counts.is_empty() {
+                    (said)
+                    (most(counts).iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ")) "."
+                }
             }
         }
         @if report.data_problems.is_empty() { p { "No problems were found in the data." } }
@@ -252,6 +260,10 @@ fn run(report: &Report) -> Markup {
             @for (name, version) in &report.versions { (name) " " (version) ", " }
             @if let Some(memory) = report.peak_memory_bytes { "peak memory " (memory >> 20) " MB, " }
             "the rest in report.json." }
+        @if let Some(old) = &report.training.old_loss {
+            p { "Old scores were trained with a focal loss of γ " (old.loss.gamma)
+                (if old.from.is_some() { ", says the pipeline.config beside the model." } else { ": assumed, no pipeline.config says it." }) }
+        }
         table {
             @for (phase, seconds) in &report.seconds { tr { td { (phase) } td class="n" { (format!("{seconds:.1} s")) } } }
         }

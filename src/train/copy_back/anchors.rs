@@ -1,64 +1,19 @@
-//! The strategy `copy-back`: the original recipe, kept as the baseline.
-//!
-//! A whole new class layer, old and new columns, starts from random weights and learns by gradient descent with the
-//! focal loss and the OD API's assignment, old classes from what objects of theirs are labelled and from the old
-//! model's own confident detections. Afterwards only the new columns are kept: the old ones are put back.
+//! Copy-back of single stages: a whole class layer for each feature map, with the focal loss and the OD API's assignment.
 
 use std::time::Instant;
 
-use super::cache::FeatureCache;
-use super::features::Seen;
-use super::loss::{Logits, LossGraph};
-use super::objective::accumulate;
-use super::parameters::Columns;
-use super::shape::{LayerSize, NetworkShape, ViewFeatures};
-use super::targets::{Truth, matched, select};
+use super::super::cache::FeatureCache;
+use super::super::features::Seen;
+use super::super::loss::{Logits, LossGraph};
+use super::super::parameters::{Columns, old_columns};
+use super::super::shape::{LayerSize, NetworkShape, ViewFeatures};
+use super::super::targets::{Truth, matched, select};
+use super::descent::{self, Layer, Step};
+use super::{DescentOptions, DescentResult, add_slopes};
 use crate::data::BoxYxyx;
 use crate::error::{Error, Result};
-use crate::head::axis::{ClassAxis, Growth};
-use crate::head::columns::{Init, LayerValues, NewColumns, initial};
-use crate::random::SplitMix;
+use crate::head::columns::{LayerValues, NewColumns, new_columns};
 use crate::runtime::{AnyTensor, SessionConfig};
-
-/// How the layer is trained.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DescentOptions {
-    /// Steps.
-    pub steps: usize,
-    /// Views in a step.
-    pub batch: usize,
-    /// Learning rate, constant after [`DescentOptions::warmup`] steps of linear growth.
-    pub rate: f64,
-    /// Steps of growing rate.
-    pub warmup: usize,
-    /// Momentum.
-    pub momentum: f64,
-    /// α of the focal loss: the weight of positives; negatives have 1−α.
-    pub alpha: f32,
-    /// γ of the focal loss.
-    pub gamma: f32,
-    /// Seed of the start and of the order of views.
-    pub seed: u64,
-    /// Threads of TensorFlow; its own choice without it.
-    pub threads: Option<usize>,
-}
-
-impl Default for DescentOptions {
-    /// The focal loss of `ssd_mobilenet_v2_320x320_coco17_tpu-8.config`; rate and momentum of the original recipe.
-    fn default() -> Self {
-        Self {
-            steps: 300,
-            batch: 8,
-            rate: 0.01,
-            warmup: 0,
-            momentum: 0.9,
-            alpha: 0.75,
-            gamma: 2.0,
-            seed: 0,
-            threads: None,
-        }
-    }
-}
 
 /// The score from which on a detection of the old model is an example of its class, as a logit.
 const CONFIDENT: f32 = 0.0;
@@ -66,12 +21,12 @@ const CONFIDENT: f32 = 0.0;
 const SAME: f32 = 0.6;
 
 /// Parts of a kept row: features [depth], matched column of each anchor or −1 [anchors], cells it stands for [1].
-pub(super) fn row_widths(size: LayerSize) -> Vec<usize> {
+pub(in crate::train) fn row_widths(size: LayerSize) -> Vec<usize> {
     vec![size.depth, size.anchors, 1]
 }
 
 /// Puts views into a cache, with what their anchors should say. Columns are numbered background, old, new.
-pub(super) struct Examples<'a> {
+pub(in crate::train) struct Examples<'a> {
     shape: &'a NetworkShape,
     background: bool,
     kernels: Vec<(AnyTensor, AnyTensor)>,
@@ -80,14 +35,14 @@ pub(super) struct Examples<'a> {
 }
 
 impl<'a> Examples<'a> {
-    pub(super) fn new(
+    pub(in crate::train) fn new(
         shape: &'a NetworkShape,
         sizes: &[LayerSize],
         old: &[LayerValues],
         background: bool,
         threads: Option<usize>,
     ) -> Result<Self> {
-        let columns = super::parameters::old_columns(sizes, old)?;
+        let columns = old_columns(sizes, old)?;
         let tensors = sizes.iter().zip(old).map(|(size, old)| {
             let wide = size.anchors * columns;
             Ok((AnyTensor::new(&[size.depth, wide], &old.kernel)?, AnyTensor::new(&[wide], &old.biases)?))
@@ -121,7 +76,7 @@ impl<'a> Examples<'a> {
     }
 
     /// Keeps a view as one chunk; gives the number of matched anchors of each class to `positives`.
-    pub(super) fn keep(
+    pub(in crate::train) fn keep(
         &self,
         cache: &mut FeatureCache,
         seen: &Seen,
@@ -157,25 +112,6 @@ impl<'a> Examples<'a> {
     }
 }
 
-/// What the descent gives.
-#[derive(Debug, Clone)]
-pub struct DescentResult {
-    /// New columns of each layer, kernel [depth, anchors, classes].
-    pub columns: Vec<NewColumns>,
-    /// The loss of each step, per matched anchor.
-    pub losses: Vec<f64>,
-    /// Seconds.
-    pub seconds: f64,
-}
-
-struct Layer {
-    size: LayerSize,
-    kernel: Vec<f32>,
-    biases: Vec<f32>,
-    kernel_speed: Vec<f64>,
-    bias_speed: Vec<f64>,
-}
-
 /// Trains whole layers on a cache of one chunk per view and gives their last `added` columns.
 ///
 /// `old` is the number of old columns, background included. The loss is divided by the matched anchors of the batch
@@ -186,148 +122,70 @@ pub fn descend(
     old: usize,
     added: usize,
     options: &DescentOptions,
-    mut step: impl FnMut(usize, f64),
+    step: impl FnMut(usize, f64),
 ) -> Result<DescentResult> {
     let start = Instant::now();
     let total = old + added;
     let config = SessionConfig { threads: options.threads, optimize: false };
     let graph = LossGraph::focal(options.alpha, options.gamma, total, &config)?;
-    let mut layers = Vec::new();
-    for (number, &size) in sizes.iter().enumerate() {
-        layers.push(Layer::random(size, total, options.seed.wrapping_add(number as u64))?);
-    }
-    let views = cache.chunks(0);
-    let mut order: Vec<usize> = (0..views).collect();
-    let mut random = SplitMix::new(options.seed, &[1]);
-    let mut next = views;
-    let mut losses = Vec::with_capacity(options.steps);
-    for number in 1..=options.steps {
-        let mut batch = Vec::with_capacity(options.batch);
-        while batch.len() < options.batch.clamp(1, views.max(1)) && views > 0 {
-            if next == views {
-                random.shuffle(&mut order);
-                next = 0;
-            }
-            batch.push(order[next]);
-            next += 1;
+    let random = |(number, &size)| Layer::random(size, total, options.seed.wrapping_add(number as u64));
+    let mut layers = sizes.iter().enumerate().map(random).collect::<Result<Vec<_>>>()?;
+    let said = |layers: &[Layer], batch: &[usize]| {
+        let mut said = Step::default();
+        for (number, layer) in layers.iter().enumerate() {
+            let (loss, positives, slope) = slope(layer, &graph, cache, number, batch)?;
+            said.loss += loss;
+            said.worth += positives;
+            said.slopes.push(slope);
         }
-        let (mut loss, mut positives) = (0.0, 0.0);
-        let mut slopes = Vec::with_capacity(layers.len());
-        for (layer, values) in layers.iter().enumerate() {
-            let (l, p, slope) = values.slope(&graph, cache, layer, &batch, total)?;
-            loss += l;
-            positives += p;
-            slopes.push(slope);
-        }
-        let normaliser = f64::max(positives, 1.0);
-        loss /= normaliser;
-        if !loss.is_finite() {
-            return Err(Error::Data(format!("training diverged at step {number}: lower the learning rate")));
-        }
-        let rate = options.rate * (number as f64 / options.warmup.max(1) as f64).min(1.0);
-        for (layer, slope) in layers.iter_mut().zip(&slopes) {
-            advance(
-                &mut layer.kernel,
-                &mut layer.kernel_speed,
-                &slope.kernel,
-                normaliser,
-                rate,
-                options.momentum,
-            );
-            advance(
-                &mut layer.biases,
-                &mut layer.bias_speed,
-                &slope.biases,
-                normaliser,
-                rate,
-                options.momentum,
-            );
-        }
-        losses.push(loss);
-        step(number, loss);
-    }
+        said.worth = said.worth.max(1.0);
+        Ok(said)
+    };
+    let losses = descent::descend(&mut layers, cache.chunks(0), options, said, step)?;
     let columns = layers.iter().map(|layer| NewColumns {
-        kernel: crate::head::columns::new_columns(&layer.kernel, old, added),
-        biases: crate::head::columns::new_columns(&layer.biases, old, added),
+        kernel: new_columns(&layer.kernel, old, added),
+        biases: new_columns(&layer.biases, old, added),
     });
     Ok(DescentResult { columns: columns.collect(), losses, seconds: start.elapsed().as_secs_f64() })
 }
 
-/// TensorFlow's momentum: speed ← momentum · speed + slope, value ← value − rate · speed.
-fn advance(
-    values: &mut [f32],
-    speeds: &mut [f64],
-    slopes: &[f64],
-    normaliser: f64,
-    rate: f64,
-    momentum: f64,
-) {
-    for ((value, speed), slope) in values.iter_mut().zip(speeds).zip(slopes) {
-        *speed = momentum * *speed + slope / normaliser;
-        *value = (f64::from(*value) - rate * *speed) as f32;
+/// Loss, matched anchors and slopes of a layer over the views of a batch.
+fn slope(
+    layer: &Layer,
+    graph: &LossGraph,
+    cache: &FeatureCache,
+    number: usize,
+    batch: &[usize],
+) -> Result<(f64, f64, Columns)> {
+    let anchors = layer.size.anchors;
+    let (w, b) = layer.tensors()?;
+    let (mut loss, mut positives, mut slopes) = (0.0, 0.0, layer.no_slopes());
+    for &view in batch {
+        let got = cache.read(number, view, |parts| {
+            let [x, classes, stands_for] = parts else {
+                return Err(Error::Data("kept rows without features, matches and weights".into()));
+            };
+            let classes: Vec<i32> = classes.f32()?.iter().map(|&class| class as i32).collect();
+            let weights = stands_for.f32()?.iter().flat_map(|&w| std::iter::repeat_n(w, anchors));
+            let weights: Vec<f32> = weights.collect();
+            let class = AnyTensor::new(&[classes.len()], &classes)?;
+            let v = AnyTensor::new(&[weights.len(), 1], &weights)?;
+            let run = graph.run(&[("x", x), ("w", &w), ("b", &b), ("class", &class), ("v", &v)])?;
+            Ok((run, classes.iter().filter(|&&class| class >= 0).count()))
+        })?;
+        let Some((run, matched)) = got else { continue };
+        loss += run.loss;
+        positives += matched as f64;
+        add_slopes(&mut slopes, &run)?;
     }
-}
-
-impl Layer {
-    fn random(size: LayerSize, total: usize, seed: u64) -> Result<Self> {
-        // No old columns: all of them are new, and random as the API makes them.
-        let nothing =
-            LayerValues { kernel: vec![0.0; size.depth * size.anchors], biases: vec![0.0; size.anchors] };
-        let growth = Growth { classes: 1, added: total };
-        let axis = ClassAxis::last(1, size.anchors, false);
-        let drawn =
-            initial(&nothing, &axis, crate::head::Role::Scores, growth, &vec![Init::Random; total], seed)?;
-        Ok(Self {
-            size,
-            kernel_speed: vec![0.0; drawn.kernel.len()],
-            bias_speed: vec![0.0; drawn.biases.len()],
-            kernel: drawn.kernel,
-            biases: drawn.biases,
-        })
-    }
-
-    /// Loss, matched anchors and slopes over the views of a batch.
-    fn slope(
-        &self,
-        graph: &LossGraph,
-        cache: &FeatureCache,
-        layer: usize,
-        batch: &[usize],
-        total: usize,
-    ) -> Result<(f64, f64, Columns)> {
-        let LayerSize { depth, anchors } = self.size;
-        let w = AnyTensor::new(&[depth, anchors * total], &self.kernel)?;
-        let b = AnyTensor::new(&[anchors * total], &self.biases)?;
-        let (mut loss, mut positives) = (0.0, 0.0);
-        let mut slopes =
-            Columns { kernel: vec![0.0; self.kernel.len()], biases: vec![0.0; self.biases.len()] };
-        for &view in batch {
-            let got = cache.read(layer, view, |parts| {
-                let [x, classes, stands_for] = parts else {
-                    return Err(Error::Data("kept rows without features, matches and weights".into()));
-                };
-                let classes: Vec<i32> = classes.f32()?.iter().map(|&class| class as i32).collect();
-                let weights = stands_for.f32()?.iter().flat_map(|&w| std::iter::repeat_n(w, anchors));
-                let weights: Vec<f32> = weights.collect();
-                let class = AnyTensor::new(&[classes.len()], &classes)?;
-                let v = AnyTensor::new(&[weights.len(), 1], &weights)?;
-                let run = graph.run(&[("x", x), ("w", &w), ("b", &b), ("class", &class), ("v", &v)])?;
-                Ok((run, classes.iter().filter(|&&class| class >= 0).count()))
-            })?;
-            let Some((run, matched)) = got else { continue };
-            loss += run.loss;
-            positives += matched as f64;
-            accumulate(&mut slopes.kernel, run.kernel.f32()?);
-            accumulate(&mut slopes.biases, run.biases.f32()?);
-        }
-        Ok((loss, positives, slopes))
-    }
+    Ok((loss, positives, slopes))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::cache::CacheOptions;
+    use super::super::super::cache::CacheOptions;
     use super::*;
+    use crate::random::SplitMix;
     use crate::runtime::testing;
 
     const SIZE: LayerSize = LayerSize { depth: 3, anchors: 2 };
@@ -378,7 +236,7 @@ mod tests {
             };
             cache.read(0, 0, each).unwrap().unwrap()
         };
-        let (loss, positives, slope) = layer.slope(&graph, &cache, 0, &[0], total).unwrap();
+        let (loss, positives, got) = slope(&layer, &graph, &cache, 0, &[0]).unwrap();
         assert_eq!(positives, 7.0);
         let expected = by_hand(&layer);
         assert!((loss - expected).abs() < 1e-5 * expected, "{loss} and {expected}");
@@ -393,9 +251,9 @@ mod tests {
             let ((up, high), (down, low)) = (step(1e-2), step(-1e-2));
             let difference = (up - down) / f64::from(high - low);
             assert!(
-                (slope.kernel[at] - difference).abs() < 1e-2 * difference.abs().max(1.0),
+                (got.kernel[at] - difference).abs() < 1e-2 * difference.abs().max(1.0),
                 "{at}: {} {difference}",
-                slope.kernel[at]
+                got.kernel[at]
             );
         }
     }

@@ -1,34 +1,28 @@
-//! One training from data to columns.
+//! One training from data to columns: what both strategies need, and that of frozen columns.
+
+mod copy_back;
+mod strategy;
+mod trained;
+
+pub use strategy::Strategy;
+pub use trained::{Fitted, Statistics, Trained};
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::anchors::features_of;
-use super::cache::{CacheOptions, FeatureCache};
-use super::copy_back::{self, DescentOptions, Examples, descend};
-use super::division::Division;
-use super::features::Showing;
-use super::frozen_columns::{FitOptions, fit};
-use super::held_out::HeldOut;
-use super::kept::{KeptRows, OpenRows};
-use super::mask_rows::Masks;
-use super::parameters::old_columns;
-use super::shape::Backbone;
-use super::task::{Frozen, Map, RowSink, Task, first_layer};
-use super::views::automatic_count;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::head::columns::{LayerValues, NewColumns};
-use crate::head::locate::Role;
-
-/// How new columns are made.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Strategy {
-    /// One convex fit with all old weights frozen.
-    FrozenColumns(FitOptions),
-    /// A whole layer from random weights; the old columns are put back.
-    CopyBack(DescentOptions),
-}
+use crate::train::cache::{CacheOptions, FeatureCache};
+use crate::train::copy_back::regions::LABEL;
+use crate::train::features::Showing;
+use crate::train::frozen_columns::FitOptions;
+use crate::train::held_out::HeldOut;
+use crate::train::kept::{KeptRows, OpenRows};
+use crate::train::mask_rows::Masks;
+use crate::train::parameters::old_columns;
+use crate::train::task::{Frozen, Loss, Map, RowSink, Task, first_layer};
+use crate::train::views::automatic_count;
 
 /// Which names of the data are which columns.
 #[derive(Debug, Clone, Default)]
@@ -80,69 +74,6 @@ pub enum Phase {
     },
 }
 
-/// What the data was and what it cost.
-#[derive(Debug, Clone, Default)]
-pub struct Statistics {
-    /// Pictures.
-    pub images: usize,
-    /// Labelled objects of each new class, crowds included.
-    pub boxes: Vec<usize>,
-    /// Views of all pictures.
-    pub views: usize,
-    /// Views of these whose features an earlier run had left.
-    pub resumed: usize,
-    /// Kept rows of each layer.
-    pub rows: Vec<usize>,
-    /// Anchors, regions or centres matched to each new class as the OD API matches them, in all views: for each layer
-    /// [anchors, classes].
-    pub matched: Vec<Vec<usize>>,
-    /// Sums of weight · target, one unit per picture's worth of views: for each layer [anchors, classes]. Empty for
-    /// copy-back.
-    pub positives: Vec<Vec<f64>>,
-    /// The same by map instead of class layer, which several maps may share.
-    pub matched_by_map: Vec<Vec<usize>>,
-    /// Pictures with incomplete labels.
-    pub incomplete: usize,
-    /// Anchors of those that were ignored since they score like objects, by class.
-    pub ignored: usize,
-    /// Seconds until all features were there.
-    pub feature_seconds: f64,
-    /// Seconds of the solver.
-    pub fit_seconds: f64,
-    /// Bytes of kept features in memory.
-    pub memory_bytes: u64,
-    /// Bytes of kept features on disk.
-    pub disk_bytes: u64,
-}
-
-/// One fit.
-#[derive(Debug, Clone)]
-pub struct Fitted {
-    /// What its columns are.
-    pub role: Role,
-    /// The numbers of its class layers.
-    pub layers: Vec<usize>,
-    /// The loss before the first step and after each; empty where nothing was kept, and columns are the mean of old ones.
-    pub losses: Vec<f64>,
-    /// For each class where its score of one half was put.
-    pub divisions: Vec<Division>,
-}
-
-/// New columns and how they came about.
-#[derive(Debug, Clone)]
-pub struct Trained {
-    /// New columns of each layer, kernel [depth, anchors, classes].
-    pub columns: Vec<NewColumns>,
-    /// The fits, that of the scores first.
-    pub fits: Vec<Fitted>,
-    /// The loss of the scores by step.
-    pub losses: Vec<f64>,
-    /// Steps taken for the scores.
-    pub iterations: usize,
-    /// What the data was.
-    pub statistics: Statistics,
-}
-
 /// Trains columns for new classes.
 ///
 /// `old` holds the old class layers by number, column 0 of each anchor being the background where `background` says so.
@@ -162,15 +93,7 @@ pub fn train(
     if options.views == Some(0) {
         return Err(Error::Usage("--views 0 shows the network nothing; expected at least 1".into()));
     }
-    if let Strategy::CopyBack(_) = options.strategy
-        && dataset.images.iter().any(|image| !image.incomplete.is_complete())
-    {
-        return Err(Error::Usage(
-            "the data has pictures with incomplete labels, which --strategy copy-back would take for background; use \
-             frozen-columns"
-                .into(),
-        ));
-    }
+    options.strategy.admits(dataset)?;
     let tasks = network.tasks(background)?;
     for task in &tasks {
         old_columns(&task.sizes, &task.old(old)?)?;
@@ -204,11 +127,8 @@ pub fn train(
     };
     match (&options.strategy, network.single_stage()) {
         (Strategy::FrozenColumns(fit), _) => run.frozen_columns(&tasks, classes, fit),
-        (Strategy::CopyBack(descent), Some(backbone)) => run.copy_back(backbone, classes, descent),
-        (Strategy::CopyBack(_), None) => Err(Error::Usage(
-            "copy-back trains single-stage models with sigmoid scores only; use --strategy frozen-columns"
-                .into(),
-        )),
+        (Strategy::CopyBack(descent), Some(backbone)) => run.copy_back_anchors(backbone, classes, descent),
+        (Strategy::CopyBack(descent), None) => run.copy_back(&tasks, classes, descent),
     }
 }
 
@@ -234,16 +154,17 @@ impl<'a> Run<'a> {
         self.statistics.views = self.showing.count(self.network.input().geometry);
     }
 
-    fn frozen_columns(
-        mut self,
-        tasks: &[Task],
-        classes: &'a Classes,
-        options: &FitOptions,
-    ) -> Result<Trained> {
-        let added = classes.new.len();
-        self.number(classes, 0);
+    /// Shows everything and keeps rows of all tasks. Where `first_new` is not zero, rows of a softmax have labels and every view
+    /// ends a chunk.
+    fn rows(&mut self, tasks: &[Task], added: usize, by_view: bool) -> Result<(FeatureCache, OpenRows)> {
+        let first_new = self.showing.first_new;
         let widths = |task: &Task| -> Vec<_> {
-            task.sizes.iter().map(|&size| task.loss.row_widths(size, added)).collect()
+            let widths = |&size| {
+                let mut widths = task.loss.row_widths(size, added);
+                widths.extend((task.loss == Loss::Softmax && first_new > 0).then_some(LABEL));
+                widths
+            };
+            task.sizes.iter().map(widths).collect()
         };
         let mut cache = FeatureCache::new(tasks.iter().flat_map(widths).collect(), self.cache.clone());
         let mut open = OpenRows::new(cache.layers());
@@ -251,8 +172,11 @@ impl<'a> Run<'a> {
         let total = self.statistics.views;
         self.showing.run(self.network.input(), first, |seen| {
             let matched = &mut self.statistics.matched_by_map;
-            let mut rows = RowSink { cache: &mut cache, open: &mut open, tasks, matched };
+            let mut rows = RowSink { cache: &mut cache, open: &mut open, tasks, matched, first_new };
             self.network.keep(&seen, added, &mut rows)?;
+            if by_view {
+                cache.finish_view()?;
+            }
             cache.view_done(|| flat_counts(&self.statistics.matched_by_map))?;
             (self.progress)(Phase::Features { done: seen.number + 1, total });
             Ok(())
@@ -261,94 +185,48 @@ impl<'a> Run<'a> {
         cache.finish()?;
         let layers: Vec<usize> = tasks.iter().flat_map(|task| &task.layers).copied().collect();
         self.note(&layers, &cache, added);
+        Ok((cache, open))
+    }
 
-        let empty = NewColumns { kernel: Vec::new(), biases: Vec::new() };
-        let mut trained = Trained {
-            columns: vec![empty; self.old.len()],
-            fits: Vec::new(),
-            losses: Vec::new(),
-            iterations: 0,
-            statistics: self.statistics,
-        };
-        trained.statistics.positives = vec![Vec::new(); self.old.len()];
+    fn frozen_columns(
+        mut self,
+        tasks: &[Task],
+        classes: &'a Classes,
+        options: &FitOptions,
+    ) -> Result<Trained> {
+        let added = classes.new.len();
+        self.number(classes, 0);
+        let (cache, open) = self.rows(tasks, added, false)?;
+        let mut trained = self.nothing_trained();
         let limit = options.limits.iterations;
         let held_out = self.network.single_stage().map(|backbone| HeldOut::new(backbone, &self.showing));
         for (number, task) in tasks.iter().enumerate() {
-            let (old, options) = (task.old(self.old)?, options.for_task(task));
             let first = first_layer(tasks, number);
             let mut kept = KeptRows::new(&cache, &open, first..first + task.layers.len())?;
             if let Some(held_out) = &held_out {
                 kept = kept.held_out_by(held_out);
             }
             let (done_before, all) = (number * limit, tasks.len() * limit);
-            let result = fit(kept, &task.sizes, &old, task.background, added, &options, |done, loss| {
+            trained.fit(task, kept, (self.old, added), &options.for_task(task), |done, loss| {
                 (self.progress)(Phase::Fit { done: (done_before + done).min(all), total: all, loss });
             })?;
-            for ((&layer, columns), positives) in task.layers.iter().zip(result.columns).zip(result.positives)
-            {
-                trained.columns[layer] = task.ungrouped(columns, added);
-                trained.statistics.positives[layer] = positives;
-            }
-            trained.statistics.fit_seconds += result.seconds;
-            trained.statistics.ignored += result.ignored;
-            if number == 0 {
-                (trained.losses, trained.iterations) = (result.losses.clone(), result.iterations);
-            }
-            trained.fits.push(Fitted {
-                role: task.role,
-                layers: task.layers.clone(),
-                losses: result.losses,
-                divisions: result.divisions,
-            });
         }
         Ok(trained)
     }
 
-    fn copy_back(
-        mut self,
-        backbone: &dyn Backbone,
-        classes: &'a Classes,
-        descent: &DescentOptions,
-    ) -> Result<Trained> {
-        let (shape, added) = (backbone.shape(), classes.new.len());
-        let sizes = shape.layers()?;
-        let columns = old_columns(&sizes, self.old)?;
-        let known = classes.old.iter().filter(|(_, column)| **column < columns);
-        self.showing.classes.extend(known.map(|(name, column)| (name.as_str(), *column)));
-        self.number(classes, columns);
-        let widths = sizes.iter().map(|&size| copy_back::row_widths(size)).collect();
-        let mut cache = FeatureCache::new(widths, self.cache.clone());
-        let examples = Examples::new(shape, &sizes, self.old, self.background, descent.threads)?;
-        let first = resume(&mut cache, &mut self.statistics)?;
-        let total = self.statistics.views;
-        self.showing.run(shape.input, first, |seen| {
-            let matched = &mut self.statistics.matched_by_map;
-            examples.keep(&mut cache, &seen, &features_of(backbone, &seen)?, |map, anchor, class| {
-                if let Some(new) = class.checked_sub(columns).filter(|new| *new < added) {
-                    matched[map][anchor * added + new] += 1;
-                }
-            })?;
-            cache.view_done(|| flat_counts(matched))?;
-            (self.progress)(Phase::Features { done: seen.number + 1, total });
-            Ok(())
-        })?;
-        cache.features_done()?;
-        let layers: Vec<usize> = (0..sizes.len()).collect();
-        self.note(&layers, &cache, added);
-        let result = descend(&cache, &sizes, columns, added, descent, |done, loss| {
-            (self.progress)(Phase::Fit { done, total: descent.steps, loss });
-        })?;
-        self.statistics.fit_seconds = result.seconds;
-        let losses = result.losses.clone();
-        let fits =
-            vec![Fitted { role: Role::Scores, layers, losses, divisions: vec![Division::NONE; added] }];
-        Ok(Trained {
-            columns: result.columns,
-            fits,
-            iterations: result.losses.len(),
-            losses: result.losses,
-            statistics: self.statistics,
-        })
+    /// What is known before anything is fitted.
+    fn nothing_trained(&mut self) -> Trained {
+        let empty = NewColumns { kernel: Vec::new(), biases: Vec::new() };
+        let mut statistics = std::mem::take(&mut self.statistics);
+        statistics.positives = vec![Vec::new(); self.old.len()];
+        Trained {
+            columns: vec![empty; self.old.len()],
+            fits: Vec::new(),
+            comparison: None,
+            losses: Vec::new(),
+            iterations: 0,
+            statistics,
+        }
     }
 
     /// What was kept and matched, once all features are there; `layers` are those of the cache.
