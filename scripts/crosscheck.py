@@ -2,7 +2,8 @@
 
   crosscheck.py models BASE GROWN IMAGE... --added N [--oracle DIR] [--atol 1e-5] [--no-old-columns]
       GROWN must load, run, re-save and show everywhere that BASE does, give the same numbers in every way, and have N
-      more classes. With an oracle (the same model built larger by other means) every output must agree with its.
+      more classes. With an oracle (the same model built larger by other means) every output must agree with its. Where the
+      batch is free, two pictures at once are compared, too.
   crosscheck.py roundtrip A.pb B.pb [--message saved_model|graph]
       Both files must hold the same message, and no field unknown to TensorFlow.
 
@@ -11,6 +12,7 @@ A model is a SavedModel folder, or a folder with saved_model/ inside. Exits 0 wh
 """
 import argparse
 import gc
+import io
 import os
 import pathlib
 import subprocess
@@ -75,12 +77,25 @@ class Model:
         self.outputs = dict(signature.outputs)
         self.loaded = None
 
-    def feed(self, path):
-        """The picture as the input takes it."""
-        if self.info.dtype == tf.string.as_datatype_enum:
-            return np.array([pathlib.Path(path).read_bytes()], object)
-        pixels = np.asarray(Image.open(path).convert("RGB"))[np.newaxis]
-        return pixels.astype(tf.as_dtype(self.info.dtype).as_numpy_dtype)
+    def feed(self, *pictures):
+        """Pictures, all of one size, as the input takes them."""
+        if self.info.dtype != tf.string.as_datatype_enum:
+            return np.stack(pictures).astype(tf.as_dtype(self.info.dtype).as_numpy_dtype)
+        return np.array([self.text(png(picture)) for picture in pictures], object)
+
+    def text(self, file):
+        """The bytes of a file, or the example that holds them."""
+        graph = self.graph.graph_def
+        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+        if not any(node.op.startswith("Parse") and "Example" in node.op for node in nodes):
+            return file
+        values = {"image/encoded": file, "image/format": b"png"}
+        feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for key, v in values.items()}
+        return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+    def takes_many(self):
+        shape = self.info.tensor_shape
+        return not shape.unknown_rank and shape.dim[0].size < 0
 
     def shape(self, output):
         """The static shape of an output, None for what it does not say."""
@@ -93,9 +108,9 @@ class Model:
             self.loaded = tf.saved_model.load(str(self.folder))
         return self.loaded
 
-    def signature(self, image):
+    def signature(self, *images):
         function = self.load().signatures[SIGNATURE]
-        return numpy(function(**{self.key: tf.constant(self.feed(image))}))
+        return numpy(function(**{self.key: tf.constant(self.feed(*images))}))
 
     def call(self, image):
         """The object itself called, as Python users of a TF2 export do; frozen exports have none to call."""
@@ -131,6 +146,16 @@ class Model:
             return {key: np.load(os.path.join(target, key + ".npy")) for key in self.outputs}
 
 
+def pixels_of(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
 def numpy(tensors):
     return {key: tensor.numpy() for key, tensor in tensors.items()}
 
@@ -147,7 +172,9 @@ def compare(what, a, b, atol):
             apart = difference(a[key], b[key])
             report(apart <= atol, f"{what}: {key} {list(a[key].shape)} differs by {apart:.3g}")
     if per_detection and all(a[key].shape == b[key].shape for key in per_detection):
-        found = likes(*({key: side[key][0] for key in per_detection} for side in (a, b)), atol)
+        found = []
+        for picture in range(len(a["detection_scores"])):
+            found += likes(*({key: side[key][picture] for key in per_detection} for side in (a, b)), atol)
         lost = [place for place, like in enumerate(found) if like is None]
         report(not lost, f"{what}: {len(found)} detections, {len(lost)} without their like" + (f": {lost[:5]}" if lost else ""))
 
@@ -155,7 +182,7 @@ def compare(what, a, b, atol):
 def check_models(options):
     base, grown = Model(options.base), Model(options.grown)
     oracle = Model(options.oracle) if options.oracle else None
-    first = options.images[0]
+    first = pixels_of(options.images[0])
     report((base.key, base.info.dtype) == (grown.key, grown.info.dtype), f"the input is still {base.key}")
 
     expected = attempt("tf.saved_model.load", lambda: grown.signature(first))
@@ -194,8 +221,8 @@ def check_models(options):
 
     models = {name: model for name, model in (("base", base), ("grown", grown), ("oracle", oracle)) if model}
     for image in options.images:
-        ran = {name: model.signature(image) for name, model in models.items()}
-        name = pathlib.Path(image).name
+        picture, name = pixels_of(image), pathlib.Path(image).name
+        ran = {name: model.signature(picture) for name, model in models.items()}
         if options.old_columns and "raw_detection_scores" in old:
             before, after = ran["base"]["raw_detection_scores"], ran["grown"]["raw_detection_scores"]
             columns = before.shape[-1]
@@ -206,6 +233,15 @@ def check_models(options):
             report(apart <= options.atol, f"{name}: old columns of raw_detection_scores differ by {apart:.3g}")
         if oracle:
             compare(f"{name}: oracle", ran["grown"], ran["oracle"], options.atol)
+        if grown.takes_many():
+            two = [picture, np.ascontiguousarray(picture[::-1, ::-1])]
+            both = attempt(f"{name}: two pictures", lambda: grown.signature(*two), lambda: base.signature(*two))
+            alone = [ran["grown"], grown.signature(two[1])]
+            of_pictures = [key for key in both or {} if len(both[key]) == 2 and all(len(one[key]) == 1 for one in alone)]
+            joined = {key: np.concatenate([one[key] for one in alone]) for key in of_pictures}
+            compare(f"{name}: two pictures and each alone", {key: both[key] for key in of_pictures}, joined, options.atol)
+            if both and oracle and oracle.takes_many():
+                compare(f"{name}: two pictures, oracle", both, oracle.signature(*two), options.atol)
 
 
 def unknown_fields(message, path=""):

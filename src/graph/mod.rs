@@ -3,6 +3,7 @@
 pub mod check;
 pub mod edit;
 pub mod flatten;
+pub mod loops;
 pub(crate) mod nodes;
 pub mod ops;
 pub mod tensor;

@@ -58,6 +58,27 @@ pub fn shape_attr(node: &pb::NodeDef, key: &str) -> Option<Vec<i64>> {
     }
 }
 
+/// A shape that an attribute holds, or one of a list of them.
+pub fn shape_within(attribute: &pb::AttrValue, entry: Option<usize>) -> Option<&pb::TensorShapeProto> {
+    match (attribute.value.as_ref()?, entry) {
+        (Value::Shape(shape), None) => Some(shape),
+        (Value::List(list), Some(entry)) => list.shape.get(entry),
+        _ => None,
+    }
+}
+
+/// The same, to alter.
+pub fn shape_within_mut(
+    attribute: &mut pb::AttrValue,
+    entry: Option<usize>,
+) -> Option<&mut pb::TensorShapeProto> {
+    match (attribute.value.as_mut()?, entry) {
+        (Value::Shape(shape), None) => Some(shape),
+        (Value::List(list), Some(entry)) => list.shape.get_mut(entry),
+        _ => None,
+    }
+}
+
 /// The value of a Const node.
 pub fn constant(node: &pb::NodeDef) -> Option<&pb::TensorProto> {
     match node.attr.get("value")?.value.as_ref()? {

@@ -165,12 +165,17 @@ impl<'a> GraphView<'a> {
         }
     }
 
-    /// Follows a tensor backwards through identities, calls and function arguments to what makes it.
+    /// Follows a tensor backwards through identities, calls and function arguments to what makes it, and out of loops whose
+    /// bodies hand it on as it came.
     ///
     /// An argument of a function that several nodes call stops the walk, as do arguments nobody passes.
     pub fn origin(&self, mut scope: usize, mut source: Source) -> (usize, Source) {
         // Call graphs are acyclic (check.rs); identities of a loop could still chase each other.
         for _ in 0..10_000 {
+            if let Some(outer) = self.outside(scope, source) {
+                (scope, source) = outer;
+                continue;
+            }
             match source {
                 Source::Arg(arg) => {
                     let &[(caller, node)] = self.callers(scope) else { return (scope, source) };

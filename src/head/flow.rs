@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::axis::{ClassAxis, Fact, Growth, Span};
 use super::locate::{Located, Root};
+use super::loops;
 use super::repeat;
 use super::rules::{self, Outcome};
 use super::trace::{self, Element, Facts};
@@ -48,6 +49,8 @@ pub struct AttributeEdit {
     pub node: usize,
     /// The attribute.
     pub attribute: String,
+    /// Which shape of it, where it is a list.
+    pub entry: Option<usize>,
     /// Which size of the shape.
     pub axis: usize,
     /// Its new value.
@@ -247,16 +250,18 @@ impl Flow<'_, '_> {
             for &edge in here.consumers(source) {
                 if let Some(callee) = view.callee(scope, edge.node) {
                     self.learn(callee, Source::Arg(edge.input), fact.clone())?;
-                } else {
-                    if let Outcome::Later(_) = rules::apply(self, scope, edge, source, &fact)? {
-                        self.waiting.push((scope, edge, source));
-                    }
+                } else if view.body(scope, edge.node).is_some() {
+                    loops::follow(self, scope, edge.node, edge.input, &fact)?;
+                } else if let Outcome::Later(_) = rules::apply(self, scope, edge, source, &fact)? {
+                    self.waiting.push((scope, edge, source));
                 }
             }
             for (position, _) in here.results.iter().enumerate().filter(|(_, result)| **result == source) {
                 for &(caller, node) in view.callers(scope) {
                     if view.callee(caller, node) == Some(scope) {
                         self.learn(caller, Source::Node { node, out: position }, fact.clone())?;
+                    } else if view.body(caller, node) == Some(scope) {
+                        loops::follow(self, caller, node, position, &fact)?;
                     } else if !matches!(fact, Fact::Variable(_)) {
                         let tensor = Source::Node { node, out: 0 };
                         return Err(self.not(

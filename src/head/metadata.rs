@@ -6,6 +6,7 @@ use super::flow::ClassFlow;
 use super::variables::Variables;
 use crate::error::{Error, Result};
 use crate::graph::check::{main_tensor, tensor_name};
+use crate::graph::tensor::shape_within_mut;
 use crate::graph::{Editor, GraphView, MAIN, Source};
 use crate::pb;
 use crate::pb::attr_value::Value;
@@ -28,9 +29,9 @@ pub fn update(
 fn attributes(editor: &mut Editor, flow: &ClassFlow) {
     for edit in &flow.attributes {
         let node = editor.node(edit.scope, edit.node);
-        if let Some(Value::Shape(shape)) = node.attr.get_mut(&edit.attribute).and_then(|a| a.value.as_mut())
-            && let Some(dim) = shape.dim.get_mut(edit.axis)
-        {
+        let attribute = node.attr.get_mut(&edit.attribute);
+        let shape = attribute.and_then(|attribute| shape_within_mut(attribute, edit.entry));
+        if let Some(dim) = shape.and_then(|shape| shape.dim.get_mut(edit.axis)) {
             dim.size = edit.size;
         }
     }

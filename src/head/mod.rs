@@ -6,6 +6,7 @@ mod extent;
 pub mod flow;
 pub mod grow;
 pub mod locate;
+mod loops;
 mod metadata;
 mod notes;
 mod repeat;

@@ -89,25 +89,32 @@ fn filled(flow: &mut Flow<'_, '_>, scope: usize, fill: usize, joined: &ClassAxis
 ///
 /// With one class such an Unpack cannot be told from others, and all new classes may read its only output.
 pub(super) fn unpacked(flow: &mut Flow<'_, '_>, scope: usize, unpack: usize) -> Result<()> {
-    let here = &flow.view.scopes[scope];
-    let classes = flow.growth.classes;
-    let along = |node: usize| usize::try_from(flow.attr(scope, node, "axis", 0)).ok();
+    let (view, classes) = (flow.view, flow.growth.classes);
+    let first = |scope: usize, node: usize| view.scopes[scope].inputs[node].first().copied();
     if classes == 1 || flow.attr(scope, unpack, "num", 0) != classes as i64 {
         return Ok(());
     }
-    let (Some(mut axis), Some(&source)) = (along(unpack), here.inputs[unpack].first()) else { return Ok(()) };
-    let mut source = source;
+    let along = |flow: &Flow<'_, '_>, scope, node| usize::try_from(flow.attr(scope, node, "axis", 0)).ok();
+    let Some(mut axis) = along(flow, scope, unpack) else { return Ok(()) };
+    let mut at = first(scope, unpack).map(|source| (scope, source));
     for _ in 0..10 {
+        let Some((scope, source)) = at else { return Ok(()) };
         let Source::Node { node, .. } = source else { return Ok(()) };
         if flow.found.facts.contains_key(&(scope, source)) {
             return Ok(());
         }
-        match &*here.nodes[node].op {
+        at = first(scope, node).map(|input| (scope, input));
+        match &*view.node(scope, node).op {
             "Reshape" | "Slice" | "Identity" => {}
-            "Unpack" => match along(node) {
+            "Unpack" => match along(flow, scope, node) {
                 Some(taken) => axis += usize::from(taken <= axis),
                 None => return Ok(()),
             },
+            // A loop over the pictures takes the first axis apart.
+            "TensorListGetItem" => {
+                axis += 1;
+                at = first(scope, node).and_then(|list| view.list_of(scope, list));
+            }
             "Fill" => {
                 let dims = Use { node, input: 0 };
                 let sizes = flow.elements(scope, dims).unwrap_or_default();
@@ -122,10 +129,6 @@ pub(super) fn unpacked(flow: &mut Flow<'_, '_>, scope: usize, unpack: usize) -> 
                 return flow.learn(scope, source, Fact::Axis(fact));
             }
             _ => return Ok(()),
-        }
-        match here.inputs[node].first() {
-            Some(&input) => source = input,
-            None => return Ok(()),
         }
     }
     Ok(())

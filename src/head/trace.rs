@@ -286,6 +286,12 @@ impl<'t, 'a> Tracer<'t, 'a> {
             }
             "GatherV2" => Some(of(0)? + of(1)?.checked_sub(1)?),
             "Add" | "AddV2" | "Sub" | "Mul" => Some(of(0)?.max(of(1)?)),
+            "TensorListGetItem" | "TensorListStack" => {
+                let stacked = producer.op == "TensorListStack";
+                let element =
+                    list_element_rank(view, scope, Use { node, input: if stacked { 1 } else { 2 } })?;
+                Some(element + usize::from(stacked))
+            }
             "ExpandDims" => Some(of(0)? + 1),
             "Pack" => Some(of(0)? + 1),
             "Unpack" => of(0)?.checked_sub(1),
@@ -338,6 +344,13 @@ pub fn packed_alone(view: &GraphView<'_>, scope: usize, source: Source) -> (Sour
     (source, axes)
 }
 
+/// The number of axes of a list's elements, where the shape that an operation on it is told says so.
+fn list_element_rank(view: &GraphView<'_>, scope: usize, edge: Use) -> Option<usize> {
+    let sizes = view.integers(scope, edge.node, edge.input)?;
+    // A scalar or single -1 stands for any shape.
+    (sizes != [-1]).then_some(sizes.len())
+}
+
 /// Whether a node certainly makes one number: a StridedSlice that takes one element, or arithmetic on such.
 fn scalar_op(view: &GraphView<'_>, scope: usize, node: usize) -> bool {
     let here = &view.scopes[scope];
@@ -345,6 +358,7 @@ fn scalar_op(view: &GraphView<'_>, scope: usize, node: usize) -> bool {
         "StridedSlice" => int_attr(&here.nodes[node], "shrink_axis_mask") == Some(1),
         "Sub" | "AddV2" | "Add" | "Mul" | "FloorDiv" | "Minimum" | "Maximum" => true,
         "TensorArrayReadV3" | "Unpack" | "Sum" => true,
+        "TensorListGetItem" => list_element_rank(view, scope, Use { node, input: 2 }) == Some(0),
         _ => false,
     }
 }

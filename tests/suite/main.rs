@@ -33,6 +33,7 @@ mod head_rewrite;
 mod heatmap_rewrite;
 mod hostile_bytes;
 mod hostile_shapes;
+mod loop_rewrite;
 mod one_class_model;
 mod real_model;
 mod train_heatmap;

@@ -15,10 +15,10 @@ impl Walk<'_, '_> {
     /// With a single class the two look alike; it is then taken to share, which computes the same.
     pub(super) fn class_boxes(
         &self,
-        scope: usize,
         group: &Group,
         proposals: Option<&Group>,
     ) -> Result<(Source, Vec<Head>)> {
+        let scope = group.scope;
         let sources: BTreeSet<Source> = group.by_class.values().map(|s| s.boxes).collect();
         let (Some(&first), several) = (sources.first(), sources.len() > 1) else {
             return Err(not(
@@ -48,8 +48,8 @@ impl Walk<'_, '_> {
         // The proposals, too, are decoded from boxes, and ranked by scores: those layers are the first stage's. Layers of
         // the second need not read the proposals themselves (R-FCN cuts them from what is computed for the picture).
         let first_stage = proposals.by_class.values().map(|s| s.boxes).chain([proposals.scores]);
-        let first_stage = self.layers_behind(scope, first_stage);
-        for (scope, node) in self.layers_behind(scope, [all]).difference(&first_stage) {
+        let first_stage = self.layers_behind(first_stage.map(|source| (proposals.scope, source)));
+        for (scope, node) in self.layers_behind([(scope, all)]).difference(&first_stage) {
             heads.push(self.head(*scope, *node)?);
         }
         if heads.is_empty() {
@@ -62,37 +62,37 @@ impl Walk<'_, '_> {
     }
 
     /// From what non-max suppression reads back to where all decoded boxes are one tensor.
-    pub(super) fn decoded_boxes(&self, scope: usize, source: Source) -> Source {
-        let here = &self.view.scopes[scope];
-        let mut source = source;
+    pub(super) fn decoded_boxes(&self, mut scope: usize, mut source: Source) -> (usize, Source) {
         for _ in 0..100 {
-            let Source::Node { node, .. } = source else { return source };
-            let inputs = &here.inputs[node];
+            let Source::Node { node, .. } = source else { break };
+            let here = &self.view.scopes[scope];
+            let first = here.inputs[node].first();
             let next = match &*here.nodes[node].op {
                 "Identity" | "Reshape" | "Squeeze" | "ExpandDims" | "Unpack" | "Slice" | "Enter" => {
-                    inputs.first().copied()
+                    first.map(|&input| (scope, input))
                 }
-                "TensorArrayReadV3" => inputs.get(2).copied(),
-                "TensorArrayScatterV3" => inputs.get(2).copied(),
-                _ => return source,
+                "TensorArrayReadV3" | "TensorArrayScatterV3" => {
+                    here.inputs[node].get(2).map(|&input| (scope, input))
+                }
+                "TensorListGetItem" => first.and_then(|&list| self.view.list_of(scope, list)),
+                _ => None,
             };
             match next {
-                Some(next) => source = next,
-                None => return source,
+                Some(next) => (scope, source) = next,
+                None => break,
             }
         }
-        source
+        (scope, source)
     }
 
     /// The last layers before these tensors, as BiasAdd nodes. Shapes are not followed: anchors may be made from those of
     /// the backbone.
     pub(super) fn layers_behind(
         &self,
-        scope: usize,
-        tensors: impl IntoIterator<Item = Source>,
+        tensors: impl IntoIterator<Item = (usize, Source)>,
     ) -> BTreeSet<(usize, usize)> {
         let (mut seen, mut found) = (HashSet::new(), BTreeSet::new());
-        let mut stack: Vec<(usize, Source)> = tensors.into_iter().map(|tensor| (scope, tensor)).collect();
+        let mut stack: Vec<(usize, Source)> = tensors.into_iter().collect();
         while let Some((scope, source)) = stack.pop() {
             let (scope, source) = self.view.origin(scope, source);
             let Source::Node { node, .. } = source else { continue };

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::super::axis::ClassAxis;
+use super::super::trace::{Element, Facts, elements};
 use super::walk::{Walk, not};
 use super::{Activation, Body, Head, Kind, Located, Role};
 use crate::error::{Error, Result};
-use crate::graph::Source;
+use crate::graph::{Source, Use};
 
 impl Walk<'_, '_> {
     /// Reads the head of each copy of the body; none where no heatmap is ranked.
@@ -41,6 +42,7 @@ impl Walk<'_, '_> {
             background: false,
             activation: Activation::Sigmoid,
             bodies: vec![Body {
+                home: self.view.home(scope),
                 scope,
                 heads,
                 class_boxes: Vec::new(),
@@ -58,8 +60,10 @@ impl Walk<'_, '_> {
         let here = &self.view.scopes[scope];
         let Some(&Source::Node { node: flat, .. }) = here.inputs[top].first() else { return Ok(None) };
         // Keypoints are ranked channel by channel; that keeps an axis for them.
-        let sizes = self.view.integers(scope, flat, 1);
-        if here.nodes[flat].op != "Reshape" || !sizes.is_some_and(|sizes| matches!(sizes[..], [_, -1])) {
+        let sizes = || elements(self.view, &Facts::new(), scope, Use { node: flat, input: 1 });
+        // The number of pictures may be anything.
+        let rows = |sizes: Vec<Element>| matches!(&sizes[..], [_, rest] if rest.value() == Some(-1));
+        if here.nodes[flat].op != "Reshape" || !sizes().is_some_and(rows) {
             return Ok(None);
         }
         let sigmoids = self.sigmoids(scope, flat);

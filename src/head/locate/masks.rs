@@ -12,13 +12,13 @@ impl Walk<'_, '_> {
     /// classes share them.
     ///
     /// With a single class the two look alike; it is then taken to share, which computes the same.
-    pub(super) fn mask_heads(&self, scope: usize, detections: &Group) -> Result<Vec<Head>> {
-        let here = &self.view.scopes[scope];
+    pub(super) fn mask_heads(&self, home: usize, detections: &Group) -> Result<Vec<Head>> {
+        let here = &self.view.scopes[home];
         let mut heads: Vec<Head> = Vec::new();
         for (gather, _) in here.nodes.iter().enumerate().filter(|(_, node)| node.op == "GatherV2") {
             let &[masks, indices, _] = &here.inputs[gather][..] else { continue };
-            let Some((layer_scope, bias)) = self.reshaped_layer(scope, masks) else { continue };
-            if self.depends_on(scope, indices, detections) {
+            let Some((layer_scope, bias)) = self.reshaped_layer(home, masks) else { continue };
+            if self.depends_on(home, indices, detections) {
                 let head = self.head(layer_scope, bias)?;
                 if !heads.contains(&head) {
                     heads.push(head);

@@ -128,7 +128,9 @@ pub struct Head {
 /// The class heads of one copy of the model's body, in the order in which their anchors are concatenated.
 #[derive(Debug, Clone)]
 pub struct Body {
-    /// The scope with the post-processing.
+    /// The scope of the body.
+    pub home: usize,
+    /// The scope with the post-processing: the same, or a loop over the pictures of a batch in it.
     pub scope: usize,
     /// Score layers, one per feature map.
     pub heads: Vec<Head>,
@@ -138,8 +140,9 @@ pub struct Body {
     pub masks: Vec<Head>,
     /// What sigmoid or softmax make scores of, as (scope, tensor): all logits; none for a heatmap.
     pub logits: Option<(usize, Source)>,
-    /// Decoded boxes, as non-max suppression's input is cut from them: [.., anchors, 4]; none without suppression.
-    pub boxes: Option<Source>,
+    /// Decoded boxes, as non-max suppression's input is cut from them: (scope, tensor) of [.., anchors, 4]; none without
+    /// suppression.
+    pub boxes: Option<(usize, Source)>,
     /// The box layers' BiasAdd nodes, as (scope, node).
     pub box_heads: Vec<(usize, usize)>,
 }

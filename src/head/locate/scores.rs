@@ -106,6 +106,18 @@ impl Walk<'_, '_> {
                     )),
                 }
             }
+            "TensorListGetItem" => {
+                let &list = inputs.first().ok_or_else(|| self.odd(scope, node))?;
+                if let Some((s, value)) = self.view.list_of(scope, list) {
+                    return self.back(s, value, trail, depth + 1);
+                }
+                let (s, made) = self.view.origin(scope, list);
+                Err(not(
+                    self.view.describe(s, made),
+                    "expected TensorListFromTensor to make this list, and the loop to leave it as it is"
+                        .into(),
+                ))
+            }
             "BiasAdd" => {
                 let head = self.head(scope, node)?;
                 if !trail.heads.contains(&head) {

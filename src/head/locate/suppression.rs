@@ -15,6 +15,8 @@ pub(super) const PADDED_SUPPRESSION: &str = "non_max_suppression_padded";
 
 /// The suppressions that read columns of one tensor of scores.
 pub(super) struct Group {
+    /// Their scope: that of the model's body, or the body of a loop over the pictures in it.
+    pub scope: usize,
     pub scores: Source,
     pub by_class: BTreeMap<i64, Suppression>,
 }
@@ -27,8 +29,9 @@ pub(super) struct Suppression {
 }
 
 impl Walk<'_, '_> {
-    fn suppressions(&self) -> BTreeMap<usize, Vec<usize>> {
-        let mut found: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    /// All suppressions as (scope, node), by the scope that the loops around them belong to.
+    fn suppressions(&self) -> BTreeMap<usize, Vec<(usize, usize)>> {
+        let mut found: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
         for (s, scope) in self.view.scopes.iter().enumerate() {
             for (n, node) in scope.nodes.iter().enumerate() {
                 let one_operation = matches!(
@@ -44,7 +47,7 @@ impl Walk<'_, '_> {
                 let function =
                     || self.view.callee(s, n).is_some_and(|f| self.implements(f, PADDED_SUPPRESSION));
                 if one_operation || function() {
-                    found.entry(s).or_default().push(n);
+                    found.entry(self.view.home(s)).or_default().push((s, n));
                 }
             }
         }
@@ -53,17 +56,18 @@ impl Walk<'_, '_> {
 
     /// Reads the head of each copy of the body; none where nothing is suppressed.
     pub(super) fn suppressed_bodies(&self) -> Result<Vec<Located>> {
-        self.suppressions().into_iter().map(|(scope, nodes)| self.body(scope, &nodes)).collect()
+        self.suppressions().into_iter().map(|(home, nodes)| self.body(home, &nodes)).collect()
     }
 
-    fn body(&self, scope: usize, suppressions: &[usize]) -> Result<Located> {
-        let groups = self.groups(scope, suppressions)?;
-        let first = Source::Node { node: suppressions[0], out: 0 };
+    fn body(&self, home: usize, suppressions: &[(usize, usize)]) -> Result<Located> {
+        let groups = self.groups(suppressions)?;
+        let (scope, node) = suppressions[0];
+        let first = Source::Node { node, out: 0 };
         let (kind, group, proposals) = match &groups[..] {
             [only] => (Kind::SingleStage, only, None),
             // Whatever the second stage scores was proposed by the first.
-            [a, b] if self.depends_on(scope, b.scores, a) => (Kind::TwoStage, b, Some(a)),
-            [a, b] if self.depends_on(scope, a.scores, b) => (Kind::TwoStage, a, Some(b)),
+            [a, b] if self.depends_on(b.scope, b.scores, a) => (Kind::TwoStage, b, Some(a)),
+            [a, b] if self.depends_on(a.scope, a.scores, b) => (Kind::TwoStage, a, Some(b)),
             _ => {
                 return Err(not(
                     self.view.describe(scope, first),
@@ -76,7 +80,7 @@ impl Walk<'_, '_> {
                 ));
             }
         };
-        let classes = group.by_class.len();
+        let (classes, scope) = (group.by_class.len(), group.scope);
         if group.by_class.keys().copied().ne(0..classes as i64) {
             return Err(not(
                 self.view.describe(scope, group.scores),
@@ -98,7 +102,7 @@ impl Walk<'_, '_> {
             let axis = ClassAxis::last(1, channels, trail.background);
             layers.insert((head.kernel, head.biases), head.layer(axis, Role::Scores));
         }
-        let (boxes, class_boxes) = self.class_boxes(scope, group, proposals)?;
+        let (boxes, class_boxes) = self.class_boxes(group, proposals)?;
         for head in &class_boxes {
             let numbers = self.groups_of(head, classes)?;
             if !numbers.is_multiple_of(4) {
@@ -110,7 +114,7 @@ impl Walk<'_, '_> {
             let axis = ClassAxis { inner: 4, ..ClassAxis::last(1, numbers / 4, false) };
             layers.insert((head.kernel, head.biases), head.layer(axis, Role::Boxes));
         }
-        let masks = self.mask_heads(scope, group)?;
+        let masks = self.mask_heads(home, group)?;
         for head in &masks {
             if self.groups_of(head, classes)? != 1 {
                 return Err(not(
@@ -122,13 +126,14 @@ impl Walk<'_, '_> {
             layers.insert((head.kernel, head.biases), head.layer(axis, Role::Masks));
         }
         let boxes = self.decoded_boxes(scope, boxes);
-        let box_heads = self.layers_behind(scope, [boxes]).into_iter().collect();
+        let box_heads = self.layers_behind([boxes]).into_iter().collect();
         Ok(Located {
             kind,
             classes,
             background: trail.background,
             activation,
             bodies: vec![Body {
+                home,
                 scope,
                 heads: trail.heads,
                 class_boxes,
@@ -141,17 +146,18 @@ impl Walk<'_, '_> {
         })
     }
 
-    /// The suppressions of a scope by the scores of which each reads a column.
-    fn groups(&self, scope: usize, suppressions: &[usize]) -> Result<Vec<Group>> {
-        let here = &self.view.scopes[scope];
+    /// Suppressions by the scores of which each reads a column.
+    fn groups(&self, suppressions: &[(usize, usize)]) -> Result<Vec<Group>> {
         let mut groups: Vec<Group> = Vec::new();
-        for &nms in suppressions {
+        for &(scope, nms) in suppressions {
+            let here = &self.view.scopes[scope];
             let input = |i: usize| here.inputs[nms].get(i).copied().ok_or_else(|| self.odd(scope, nms));
             let Some((scores, class)) = self.column(scope, input(1)?) else { continue };
-            let known = groups.iter().position(|g| g.scores == scores).unwrap_or_else(|| {
-                groups.push(Group { scores, by_class: BTreeMap::new() });
-                groups.len() - 1
-            });
+            let known =
+                groups.iter().position(|g| (g.scope, g.scores) == (scope, scores)).unwrap_or_else(|| {
+                    groups.push(Group { scope, scores, by_class: BTreeMap::new() });
+                    groups.len() - 1
+                });
             groups[known].by_class.insert(class, Suppression { node: nms, boxes: input(0)? });
         }
         Ok(groups)
@@ -159,16 +165,15 @@ impl Walk<'_, '_> {
 
     /// Whether a tensor is computed from what a group's suppressions chose.
     pub(super) fn depends_on(&self, scope: usize, source: Source, group: &Group) -> bool {
-        let here = &self.view.scopes[scope];
-        let chosen: HashSet<usize> = group.by_class.values().map(|s| s.node).collect();
-        let (mut seen, mut stack) = (HashSet::new(), vec![source]);
-        while let Some(source) = stack.pop() {
-            let Source::Node { node, .. } = source else { continue };
-            if chosen.contains(&node) {
+        let chosen: HashSet<(usize, usize)> =
+            group.by_class.values().map(|s| (group.scope, s.node)).collect();
+        let (mut seen, mut stack) = (HashSet::new(), vec![(scope, source)]);
+        while let Some((scope, source)) = stack.pop() {
+            if matches!(source, Source::Node { node, .. } if chosen.contains(&(scope, node))) {
                 return true;
             }
-            if seen.insert(node) {
-                stack.extend(&here.inputs[node]);
+            if seen.insert((scope, source)) {
+                stack.extend(self.view.before(scope, source));
             }
         }
         false

@@ -1,11 +1,13 @@
 //! TensorArrays: the class axis goes in at one place and comes out at another, often through a loop.
 
 use super::super::axis::{ClassAxis, Fact};
-use super::super::flow::{AttributeEdit, Flow};
-use super::{At, Outcome};
+use super::super::flow::Flow;
+use super::super::loops::declared;
+use super::{At, Outcome, lists};
 use crate::error::Result;
 use crate::graph::Source;
-use crate::graph::tensor::shape_attr;
+
+const ELEMENT_SHAPE: &str = "element_shape";
 
 /// A tensor with a class axis enters an array; none where the operation is no array operation.
 pub fn apply_axis(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<Option<Outcome>> {
@@ -16,7 +18,7 @@ pub fn apply_axis(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Result<O
             ClassAxis { rank: axis.rank - 1, axis: axis.axis - 1, ..*axis }
         }
         ("TensorArrayWriteV3", 2) => *axis,
-        _ => return Ok(None),
+        _ => return lists::apply_axis(flow, at, axis),
     };
     element_shape(flow, at, &element);
     flow.learn(at.scope, at.out(0), Fact::Elements(element))?;
@@ -31,11 +33,12 @@ pub fn apply_elements(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) -> Resu
         ("TensorArrayWriteV3", 3) => flow.learn(at.scope, at.out(0), Fact::Elements(*axis))?,
         ("TensorArrayGatherV3", 2) => {
             element_shape(flow, at, axis);
-            own_element_shape(flow, at.scope, at.node, axis);
+            declared(flow, (at.scope, at.node), ELEMENT_SHAPE, None, axis);
             let stacked = ClassAxis { rank: axis.rank + 1, axis: axis.axis + 1, ..*axis };
             flow.learn(at.scope, at.out(0), Fact::Axis(stacked))?;
         }
         ("TensorArraySizeV3" | "TensorArrayCloseV3", _) => {}
+        _ if lists::apply_elements(flow, at, axis)? => {}
         _ => {
             return Err(flow.not(
                 at.scope,
@@ -52,21 +55,6 @@ fn element_shape(flow: &mut Flow<'_, '_>, at: At, axis: &ClassAxis) {
     let Some(&handle) = flow.view.scopes[at.scope].inputs[at.node].first() else { return };
     let (scope, handle) = flow.view.origin(at.scope, handle);
     if let Source::Node { node, .. } = handle {
-        own_element_shape(flow, scope, node, axis);
-    }
-}
-
-fn own_element_shape(flow: &mut Flow<'_, '_>, scope: usize, node: usize, axis: &ClassAxis) {
-    const ATTRIBUTE: &str = "element_shape";
-    let Some(shape) = shape_attr(flow.view.node(scope, node), ATTRIBUTE) else { return };
-    let (Some(old), Some(new)) = (axis.size(flow.growth), axis.grown_size(flow.growth)) else { return };
-    if shape.get(axis.axis) == Some(&(old as i64)) {
-        flow.found.attributes.insert(AttributeEdit {
-            scope,
-            node,
-            attribute: ATTRIBUTE.into(),
-            axis: axis.axis,
-            size: new as i64,
-        });
+        declared(flow, (scope, node), ELEMENT_SHAPE, None, axis);
     }
 }

@@ -5,6 +5,7 @@
 //! | `layers.rs` | convolutions, biases, element-wise operations, reductions |
 //! | `shapes.rs` | operations that move or cut axes |
 //! | `arrays.rs` | TensorArrays |
+//! | `lists.rs` | lists of tensors, which TensorFlow 2 has for arrays |
 //! | `sizes.rs` | integers that hold sizes |
 //! | `indices.rs` | choosing the best of all positions and classes, and what is computed from their indices |
 //! | `choices.rs` | every detection takes one of its classes |
@@ -13,6 +14,7 @@ mod arrays;
 mod choices;
 mod indices;
 mod layers;
+mod lists;
 mod shapes;
 mod sizes;
 

@@ -260,7 +260,8 @@ impl<'v, 'a> Region<'v, 'a> {
         let results: HashSet<usize> = here.results.iter().copied().filter_map(node_of).collect();
         // Constants and shapes that only this class reads; a node joins once all its readers have. Where there is one class,
         // its readers are all there are. What it reads from arrays stays: an array clears what was read once.
-        let of_array = |n: usize| here.nodes[n].op.starts_with("TensorArray");
+        let of_array =
+            |n: usize| here.nodes[n].op.starts_with("TensorArray") || here.nodes[n].op == "TensorListGetItem";
         loop {
             let feeders: BTreeSet<usize> = members
                 .iter()

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::not;
 use crate::error::Result;
 use crate::graph::nodes::node;
+use crate::graph::ops::called;
 use crate::graph::tensor::type_attr;
 use crate::pb::{self, DataType};
 
@@ -17,6 +18,8 @@ pub(super) struct Flow<'g> {
     graph: &'g pb::GraphDef,
     index: HashMap<&'g str, usize>,
     inputs: Vec<Vec<Tensor>>,
+    /// Whether a node suppresses: by itself, or in a function that it runs for each picture of a batch.
+    suppresses: Vec<bool>,
 }
 
 impl<'g> Flow<'g> {
@@ -28,7 +31,15 @@ impl<'g> Flow<'g> {
             Some((*index.get(name)?, out.parse().ok()?))
         };
         let inputs = graph.node.iter().map(|n| n.input.iter().filter_map(resolve).collect()).collect();
-        Self { graph, index, inputs }
+        let one = |node: &pb::NodeDef| node.op.starts_with("NonMaxSuppression");
+        let functions = graph.library.iter().flat_map(|library| &library.function);
+        let suppressing: HashSet<&str> = functions
+            .filter(|function| function.node_def.iter().any(one))
+            .filter_map(|function| Some(function.signature.as_ref()?.name.as_str()))
+            .collect();
+        let within = |node: &pb::NodeDef| called(node).any(|(_, function)| suppressing.contains(function));
+        let suppresses = graph.node.iter().map(|node| one(node) || within(node)).collect();
+        Self { graph, index, inputs, suppresses }
     }
 
     fn tensor(&self, text: &str) -> Result<Tensor> {
@@ -81,8 +92,7 @@ impl<'g> Flow<'g> {
     /// target first.
     pub fn narrows(&self, target: &str) -> Result<Vec<String>> {
         let target = self.tensor(target)?;
-        let suppresses = |node: usize| self.graph.node[node].op.starts_with("NonMaxSuppression");
-        let found = self.between(target, &suppresses)?;
+        let found = self.between(target, &|node| self.suppresses[node])?;
         found.ok_or_else(|| {
             not(&self.name(target), "no non-max suppression of proposals lies before it".into())
         })
@@ -151,7 +161,11 @@ impl<'g> Flow<'g> {
         let mut loops = 0usize;
         for tensor in way {
             let producer = &self.graph.node[tensor.0];
-            let dtype = ["T", "dtype", "Tparams"].iter().find_map(|key| type_attr(producer, key));
+            let keys: &[&str] = match &*producer.op {
+                "TensorListStack" => &["element_dtype"],
+                _ => &["T", "dtype", "Tparams"],
+            };
+            let dtype = keys.iter().find_map(|key| type_attr(producer, key));
             if loops == 0 && dtype == Some(DataType::DtFloat) && tensor != target && !starts(tensor.0) {
                 let around = self.behind(target, Some(tensor));
                 if !around.iter().any(|&node| starts(node)) {
@@ -242,6 +256,42 @@ mod tests {
         assert!(flow.given(&["scores"], "boxes:0", "picture").is_err());
         assert!(flow.narrows("map:0").unwrap_err().to_string().contains("no non-max suppression"));
         assert!(flow.narrows("nothing:0").is_err());
+    }
+
+    #[test]
+    fn a_loop_of_functions_suppresses_where_its_body_does() {
+        let function = |name: &str, op: &str| pb::FunctionDef {
+            signature: Some(pb::OpDef { name: name.into(), ..Default::default() }),
+            node_def: vec![node::<&str>("n", op, &[]).build()],
+            ..Default::default()
+        };
+        for (body, suppresses) in [("NonMaxSuppressionV5", true), ("Neg", false)] {
+            let mut graph = graph(&[
+                ("picture", "Placeholder", &[]),
+                ("map", "Conv2D", &["picture"]),
+                ("loop", "While", &["map"]),
+                ("list", "TensorListSetItem", &["loop"]),
+                ("boxes", "TensorListStack", &["list"]),
+                ("crops", "CropAndResize", &["map", "boxes"]),
+                ("features", "Relu", &["crops"]),
+            ]);
+            let named = pb::NameAttrList { name: "body".into(), ..Default::default() };
+            let value = pb::AttrValue { value: Some(pb::attr_value::Value::Func(named)) };
+            graph.node[2].attr.insert("body".into(), value);
+            // What is put into a list or taken from it has the type of its elements; the list itself has none.
+            for list in &mut graph.node[3..5] {
+                let dtype = list.attr.remove("T").unwrap_or_default();
+                list.attr.insert("element_dtype".into(), dtype);
+            }
+            let functions = vec![function("body", body), function("other", "NonMaxSuppressionV5")];
+            graph.library = Some(pb::FunctionDefLibrary { function: functions, ..Default::default() });
+            let found = Flow::new(&graph).narrows("features:0");
+            if suppresses {
+                assert_eq!(found.unwrap(), ["crops:0", "boxes:0"]);
+            } else {
+                assert!(found.unwrap_err().to_string().contains("no non-max suppression"));
+            }
+        }
     }
 
     #[test]

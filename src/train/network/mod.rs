@@ -203,7 +203,7 @@ fn serving_body<'u>(
         .located
         .bodies
         .iter()
-        .find(|b| scopes.contains(&b.scope))
+        .find(|b| scopes.contains(&b.home))
         .ok_or_else(|| not("serving_default", "it calls none of the model's bodies".into()))
 }
 

@@ -84,7 +84,7 @@ impl PositionSensitive {
             return Err(not(scope(), "it has no logits or no boxes of regions".into()));
         };
         let mut targets: Vec<(usize, Source)> = heads.iter().flat_map(|(head, _)| ends(head)).collect();
-        targets.extend([logits, (body.scope, boxes)]);
+        targets.extend([logits, boxes]);
         let flat = serving.flatten(&targets)?;
         let Some((ends, [logits, boxes])) = flat.targets.split_last_chunk::<2>() else {
             return Err(not(scope(), "it has no logits and boxes".into()));

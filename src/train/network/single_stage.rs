@@ -44,7 +44,7 @@ impl SingleStage {
         let boxes = body.boxes.ok_or_else(|| {
             not(serving.view.scopes[body.scope].name, "its detections come without boxes of anchors".into())
         })?;
-        targets.push((body.scope, boxes));
+        targets.push(boxes);
         targets.extend(body.box_heads.iter().map(|&(scope, node)| (scope, Source::Node { node, out: 0 })));
         let flat = serving.flatten(&targets)?;
         let count = body.heads.len();
