@@ -210,7 +210,7 @@ impl Judged {
             slope.iter_mut().zip(&shown).filter(|(_, shown)| !**shown).for_each(|(slope, _)| *slope = 0.0);
             Ok((loss, slope))
         };
-        Ok(lbfgs::minimise(free, vec![0.0; self.classes], OFFSET_LIMITS, |_, _| {})?.point)
+        Ok(lbfgs::minimise(free, vec![0.0; self.classes], OFFSET_LIMITS, |_, _, _| {})?.point)
     }
 }
 
