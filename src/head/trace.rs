@@ -221,7 +221,18 @@ impl<'t, 'a> Tracer<'t, 'a> {
         let producer = &here.nodes[node];
         match &*producer.op {
             "Identity" | "Cast" => self.last_size(scope, input(0)),
-            "Reshape" => self.elements(scope, input(1))?.last()?.value().filter(|&size| size >= 0),
+            "Reshape" => match self.elements(scope, input(1))?.last()?.value() {
+                Some(size) => (size >= 0).then_some(size),
+                None => self.last_of_shape(scope, input(1)),
+            },
+            "Transpose" => {
+                let order = view.integers(scope, node, 1)?;
+                match *order.last()? {
+                    last if last + 1 == order.len() as i64 => self.last_size(scope, input(0)),
+                    0 => self.packed(scope, *here.inputs[node].first()?),
+                    _ => None,
+                }
+            }
             "Tile" => {
                 let times = self.elements(scope, input(1))?.last()?.value()?;
                 self.last_size(scope, input(0))?.checked_mul(times)
@@ -245,6 +256,31 @@ impl<'t, 'a> Tracer<'t, 'a> {
         }
     }
 
+    /// The last element of a shape that was put together at run time: the size of the last axis of what it was taken from.
+    fn last_of_shape(&self, scope: usize, edge: Use) -> Option<i64> {
+        self.step(|| {
+            let here = &self.view.scopes[scope];
+            let &Source::Node { node, .. } = here.inputs[edge.node].get(edge.input)? else { return None };
+            let before = match &*here.nodes[node].op {
+                "Identity" | "Cast" => 0,
+                "ConcatV2" => here.inputs[node].len().checked_sub(2)?,
+                "StridedSlice" if matches!(part(self.view, scope, node), Some((_, None))) => 0,
+                "Shape" => return self.last_size(scope, Use { node, input: 0 }),
+                _ => return None,
+            };
+            // What holds no element at all would leave that of another part the last.
+            let last = self.last_of_shape(scope, Use { node, input: before });
+            last.filter(|_| self.elements(scope, edge).is_some_and(|all| !all.is_empty()))
+        })
+    }
+
+    /// How many tensors were packed along a first axis.
+    fn packed(&self, scope: usize, source: Source) -> Option<i64> {
+        let Source::Node { node, .. } = source else { return None };
+        let (pack, inputs) = (self.view.node(scope, node), &self.view.scopes[scope].inputs[node]);
+        (pack.op == "Pack" && int_attr(pack, "axis").unwrap_or(0) == 0).then_some(inputs.len() as i64)
+    }
+
     fn trace_rank(&self, scope: usize, source: Source) -> Option<usize> {
         let (view, facts) = (self.view, self.facts);
         if let Some(Fact::Axis(axis)) = facts.get(&(scope, source)) {
@@ -265,7 +301,7 @@ impl<'t, 'a> Tracer<'t, 'a> {
             | "Range"
             | "Shape" => Some(1),
             "Cast" | "TopKV2" | "Sigmoid" | "ConcatV2" | "Minimum" | "Maximum" | "ZerosLike" | "Slice"
-            | "Tile" => of(0),
+            | "Tile" | "Transpose" => of(0),
             "Select" | "SelectV2" => of(1),
             "Conv2D" => Some(4),
             "Fill" | "Reshape" => {
@@ -285,7 +321,7 @@ impl<'t, 'a> Tracer<'t, 'a> {
                 (!dims.is_empty()).then(|| of(0)?.checked_sub(dims.len())).flatten()
             }
             "GatherV2" => Some(of(0)? + of(1)?.checked_sub(1)?),
-            "Add" | "AddV2" | "Sub" | "Mul" => Some(of(0)?.max(of(1)?)),
+            "Add" | "AddV2" | "Sub" | "Mul" | "FloorDiv" => Some(of(0)?.max(of(1)?)),
             "TensorListGetItem" | "TensorListStack" => {
                 let stacked = producer.op == "TensorListStack";
                 let element =

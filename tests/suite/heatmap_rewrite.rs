@@ -97,19 +97,91 @@ fn detector(classes: i32, by_remainder: bool) -> pb::MetaGraphDef {
     )
 }
 
+/// Part of a vector of sizes; `end` 0 is its end.
+fn part(name: &str, of: &str, begin: i32, end: i32) -> [pb::NodeDef; 4] {
+    let [first, last, step] = ["first", "last", "step"].map(|bound| format!("{name}_{bound}"));
+    let slice = node(name, "StridedSlice", &[of, &first, &last, &step]);
+    let slice = with(slice, "begin_mask", Value::I(i64::from(begin == 0)));
+    let slice = with(slice, "end_mask", Value::I(i64::from(end == 0)));
+    [vector(&first, &[begin]), vector(&last, &[end]), vector(&step, &[1]), slice]
+}
+
+/// The same for any number of pictures: sizes are put together at run time (object_detection/utils/ops.py: gather_nd with
+/// batch_dims, and tf.meshgrid).
+fn free_batch(mut meta: pb::MetaGraphDef) -> pb::MetaGraphDef {
+    let all = &mut meta.graph_def.as_mut().unwrap().node;
+    let replaced = ["flat", "pairs", "zeros", "firsts_shape", "firsts", "chosen_shape"];
+    all.retain(|node| !replaced.contains(&&*node.name));
+    all.extend([
+        node("heights_shape", "Shape", &["heights"]),
+        number("rest", -1),
+        number("one", 1),
+        vector("alone", &[1]),
+        node("flat", "Pack", &["pictures", "rest"]),
+        // Row and column of each.
+        node("places_shape", "Shape", &["places"]),
+        node("picture", "Pack", &["pictures"]),
+        node("pairs", "ConcatV2", &["picture", "place_and_pair", "zero"]),
+        // The number of the picture, for each.
+        node("numbers", "Range", &["zero", "pictures", "one"]),
+        node("row_of_numbers", "Pack", &["numbers"]),
+        vector("turned", &[1, 0]),
+        node("column_of_numbers", "Transpose", &["row_of_numbers", "turned"]),
+        node("column_shape", "Shape", &["column_of_numbers"]),
+        node("middle", "Fill", &["alone", "one"]),
+        node("firsts_shape", "ConcatV2", &["column_front", "middle", "column_back", "zero"]),
+        node("lone", "Reshape", &["column_of_numbers", "firsts_shape"]),
+        node("times", "ConcatV2", &["alone", "place_alone", "alone", "zero"]),
+        node("firsts", "Tile", &["lone", "times"]),
+        node("chosen_sizes", "Shape", &["chosen"]),
+        node("chosen_shape", "ConcatV2", &["pictures_again", "chosen_back", "zero"]),
+    ]);
+    for (name, of, begin, end) in [
+        ("pictures_again", "heights_shape", 0, 1),
+        ("place_and_pair", "places_shape", 1, 0),
+        ("place_alone", "places_shape", 1, 2),
+        ("column_front", "column_shape", 0, 1),
+        ("column_back", "column_shape", 1, 0),
+        ("chosen_back", "chosen_sizes", 1, 0),
+    ] {
+        all.extend(part(name, of, begin, end));
+    }
+    let mut pictures = part("pictures", "heights_shape", 0, 1);
+    pictures[3] = with(pictures[3].clone(), "shrink_axis_mask", Value::I(1));
+    all.extend(pictures);
+    meta
+}
+
+#[test]
+fn indices_whose_width_is_not_told_are_refused() {
+    for (name, unknown) in [
+        ("times", node("times", "Placeholder", &[])),
+        ("turned", node("turned", "Placeholder", &[])),
+        // Packed along the other axis it is as wide as there are pictures.
+        ("row_of_numbers", with(node("row_of_numbers", "Pack", &["numbers"]), "axis", Value::I(1))),
+    ] {
+        let mut meta = free_batch(detector(90, false));
+        *meta.graph_def.as_mut().unwrap().node.iter_mut().find(|n| n.name == name).unwrap() = unknown;
+        let error = grow(&meta, &understand(&meta).unwrap(), 1).unwrap_err().to_string();
+        assert!(error.contains("chosen") && error.contains("unknown shape"), "{name}: {error}");
+    }
+}
+
 #[test]
 fn grows_into_what_more_classes_would_have_made() {
+    let as_it_is: fn(pb::MetaGraphDef) -> pb::MetaGraphDef = |meta| meta;
     // With as many classes as columns of the map, or as keypoints, numbers alone would mislead.
-    for (classes, added, by_remainder) in
-        [(90, 2, false), (1, 1, false), (WIDTH, 3, false), (17, 10, true), (2, 1, true)]
+    let cases = [(90, 2, false), (1, 1, false), (WIDTH, 3, false), (17, 10, true), (2, 1, true)];
+    for ((classes, added, by_remainder), batch) in
+        cases.into_iter().flat_map(|case| [(case, as_it_is), (case, free_batch)])
     {
-        let meta = detector(classes, by_remainder);
+        let meta = batch(detector(classes, by_remainder));
         let understood = understand(&meta).unwrap();
         assert_eq!(understood.located.kind, Kind::CenterPoints);
         assert_eq!(understood.located.classes, classes as usize);
         assert_eq!(understood.layers.len(), 1);
         let grown = grow(&meta, &understood, added as usize).unwrap().meta;
-        let expected = detector(classes + added, by_remainder);
+        let expected = batch(detector(classes + added, by_remainder));
 
         let by_name = |name: &str| nodes(&expected).iter().find(|n| n.name == name);
         let mut constants = 0;
