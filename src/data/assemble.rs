@@ -1,6 +1,6 @@
 //! Puts together one picture from what a reader found of it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::boxes::BoxYxyx;
@@ -76,8 +76,9 @@ pub(super) fn assemble(
         });
     }
     let scale = f64::from(stored.0) * f64::from(stored.1) / (f64::from(size.0) * f64::from(size.1));
-    let mut objects = Vec::with_capacity(raw.len());
-    let mut seen = HashSet::new();
+    let mut objects: Vec<Object> = Vec::with_capacity(raw.len());
+    // Where objects of a class and box are.
+    let mut seen: HashMap<_, Vec<usize>> = HashMap::new();
     for object in raw {
         let [xmin, ymin, xmax, ymax] = object.corners;
         let bbox = BoxYxyx::from_pixels(xmin, ymin, xmax, ymax, size.0, size.1);
@@ -93,10 +94,6 @@ pub(super) fn assemble(
             problems.add(ProblemKind::BoxOutside, told);
         }
         let inside = if turned { turn(info, inside).unwrap_or(inside) } else { inside };
-        if !seen.insert((object.class.clone(), inside.to_array().map(f32::to_bits), object.crowd)) {
-            problems.add(ProblemKind::DuplicateObject, told);
-            continue;
-        }
         let own = f64::from(inside.area()) * f64::from(stored.0) * f64::from(stored.1);
         let mask = object.mask.filter(|mask| {
             let fits = size == stored && mask.fits(stored.1, stored.0);
@@ -105,6 +102,15 @@ pub(super) fn assemble(
             }
             fits
         });
+        // Two things may have one box, but not one outline too.
+        let alike = seen
+            .entry((object.class.clone(), inside.to_array().map(f32::to_bits), object.crowd))
+            .or_default();
+        if alike.iter().any(|&at| objects[at].mask == mask) {
+            problems.add(ProblemKind::DuplicateObject, told);
+            continue;
+        }
+        alike.push(objects.len());
         let area = object.area.filter(|a| a.is_finite() && *a > 0.0).map_or(own, |a| a * scale);
         objects.push(Object {
             class: object.class,
