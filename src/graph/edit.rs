@@ -9,8 +9,8 @@ use crate::pb;
 
 /// An edit in progress. Node numbers are those of the view of the same graph; new nodes come behind them.
 #[derive(Debug)]
-pub struct Editor {
-    before: pb::MetaGraphDef,
+pub struct Editor<'a> {
+    before: &'a pb::MetaGraphDef,
     meta: pb::MetaGraphDef,
     changed: BTreeSet<(usize, usize)>,
     names: Vec<HashSet<String>>,
@@ -26,12 +26,12 @@ pub struct Changes {
     pub added: Vec<String>,
 }
 
-impl Editor {
+impl<'a> Editor<'a> {
     /// Starts an edit. Errors: [`Error::BadGraph`] where the graph is broken already.
-    pub fn new(meta: &pb::MetaGraphDef) -> Result<Self> {
+    pub fn new(meta: &'a pb::MetaGraphDef) -> Result<Self> {
         check::check(meta)?;
         let mut editor = Self {
-            before: meta.clone(),
+            before: meta,
             meta: meta.clone(),
             changed: BTreeSet::new(),
             names: Vec::new(),
@@ -122,7 +122,7 @@ impl Editor {
     /// Ends the edit. Errors: [`Error::BadGraph`] where it broke a rule or the interface.
     pub fn finish(mut self) -> Result<(pb::MetaGraphDef, Changes)> {
         check::check(&self.meta)?;
-        check::same_interface(&self.before, &self.meta)?;
+        check::same_interface(self.before, &self.meta)?;
         let mut changes = Changes::default();
         for (scope, node) in self.changed.clone() {
             let name = self.full_name(scope, node);

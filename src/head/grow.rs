@@ -152,7 +152,7 @@ fn unrolled_scopes(flow: &ClassFlow, understood: &Understood) -> Result<BTreeSet
 /// Changes a constant in place where all its readers want the same; otherwise each group of readers gets its own copy.
 fn change_constant(
     view: &GraphView<'_>,
-    editor: &mut Editor,
+    editor: &mut Editor<'_>,
     scope: usize,
     node: usize,
     edit: &ConstantEdit,

@@ -15,7 +15,7 @@ use crate::pb::structured_value::Kind;
 /// Brings every declared shape in line with the grown class axis.
 pub fn update(
     view: &GraphView<'_>,
-    editor: &mut Editor,
+    editor: &mut Editor<'_>,
     variables: &Variables,
     flow: &ClassFlow,
     growth: Growth,
@@ -26,7 +26,7 @@ pub fn update(
     object_graph(view, editor, variables, flow, growth)
 }
 
-fn attributes(editor: &mut Editor, flow: &ClassFlow) {
+fn attributes(editor: &mut Editor<'_>, flow: &ClassFlow) {
     for edit in &flow.attributes {
         let node = editor.node(edit.scope, edit.node);
         let attribute = node.attr.get_mut(&edit.attribute);
@@ -38,7 +38,7 @@ fn attributes(editor: &mut Editor, flow: &ClassFlow) {
 }
 
 /// Variables: the handle's shape and the notes on function arguments that carry it.
-fn handles(editor: &mut Editor, variables: &Variables, flow: &ClassFlow, growth: Growth) {
+fn handles(editor: &mut Editor<'_>, variables: &Variables, flow: &ClassFlow, growth: Growth) {
     for (&(scope, source), fact) in &flow.facts {
         let Fact::Variable(axis) = fact else { continue };
         match source {
@@ -66,7 +66,7 @@ fn handles(editor: &mut Editor, variables: &Variables, flow: &ClassFlow, growth:
     }
 }
 
-fn signatures(view: &GraphView<'_>, editor: &mut Editor, flow: &ClassFlow, growth: Growth) {
+fn signatures(view: &GraphView<'_>, editor: &mut Editor<'_>, flow: &ClassFlow, growth: Growth) {
     for info in editor.meta().signature_def.values_mut().flat_map(|s| s.outputs.values_mut()) {
         let source = tensor_name(info).and_then(|name| main_tensor(view, name));
         let fact = source.and_then(|s| flow.facts.get(&(MAIN, s)));
@@ -78,7 +78,7 @@ fn signatures(view: &GraphView<'_>, editor: &mut Editor, flow: &ClassFlow, growt
 
 fn object_graph(
     view: &GraphView<'_>,
-    editor: &mut Editor,
+    editor: &mut Editor<'_>,
     variables: &Variables,
     flow: &ClassFlow,
     growth: Growth,

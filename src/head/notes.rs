@@ -21,7 +21,7 @@ const INPUTS: &str = "_input_shapes";
 /// `changed` (scope and tensor), which change without an edit of their nodes, as weights do.
 ///
 /// Errors: [`crate::Error::BadGraph`] where an edit left the graph broken.
-pub fn forget(editor: &mut Editor, changed: impl IntoIterator<Item = (usize, Source)>) -> Result<()> {
+pub fn forget(editor: &mut Editor<'_>, changed: impl IntoIterator<Item = (usize, Source)>) -> Result<()> {
     let touched = editor.touched();
     let meta = editor.meta();
     let Some(graph) = &meta.graph_def else { return Ok(()) };
@@ -271,8 +271,8 @@ mod tests {
         ];
         let library = pb::FunctionDefLibrary { function: vec![inner, body, unseen], ..Default::default() };
         let graph = pb::GraphDef { node: nodes, library: Some(library), ..Default::default() };
-        let mut editor =
-            Editor::new(&pb::MetaGraphDef { graph_def: Some(graph), ..Default::default() }).unwrap();
+        let meta = pb::MetaGraphDef { graph_def: Some(graph), ..Default::default() };
+        let mut editor = Editor::new(&meta).unwrap();
         editor.node(MAIN, 6).attr.insert("touched".into(), attr(Value::B(true)));
         forget(&mut editor, [(MAIN, Source::Node { node: 1, out: 0 })]).unwrap();
 

@@ -199,16 +199,7 @@ impl Seeds {
         };
         let folder = self.models[chosen].path().join("saved_model");
         fs::write(folder.join("saved_model.pb"), bytes).unwrap();
-        // Two commands: each has its own two seconds.
-        let mut growable = None;
-        let (kind, read, inspected) = timed("model", || look(&folder).map(|model| growable = model));
-        match growable {
-            Some(model) => {
-                let (_, grew, seconds) = timed("model", || grow(model));
-                (kind, grew, inspected.max(seconds))
-            }
-            None => (kind, read, inspected),
-        }
+        timed("model", || read_and_grow(&folder))
     }
 
     fn checkpoint(&self, draw: &mut Draw) -> (&'static str, bool, f64) {
@@ -267,19 +258,17 @@ fn timed(kind: &'static str, work: impl FnOnce() -> tfgraft::Result<()>) -> (&'s
     (kind, result.is_ok(), seconds() - start)
 }
 
-/// What `inspect` does and what every command does before TensorFlow sees a model; the model, where it can grow.
-fn look(folder: &Path) -> tfgraft::Result<Option<SavedModel>> {
+/// Everything that happens to a model before TensorFlow sees it.
+fn read_and_grow(folder: &Path) -> tfgraft::Result<()> {
     let model = SavedModel::read(folder)?;
     let meta = model.meta();
     policy::runs_at_load(meta);
     let told = inspect(&model)?;
     flatten(meta)?;
-    Ok(told.can_grow.then_some(model))
-}
-
-/// What `grow` does before TensorFlow sees the result.
-fn grow(model: SavedModel) -> tfgraft::Result<()> {
-    let understood = understand(model.meta())?;
+    if !told.can_grow {
+        return Ok(());
+    }
+    let understood = understand(meta)?;
     let add = ["a".parse()?, "b=random".parse()?];
     let grown = Graft::new(model, understood, &add)?.grown;
     understand(&grown.meta).map(drop)

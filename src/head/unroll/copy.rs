@@ -19,7 +19,7 @@ const SUFFIX: &str = "_tfgraft_";
 impl Region<'_, '_> {
     pub(super) fn copy(
         &self,
-        editor: &mut Editor,
+        editor: &mut Editor<'_>,
         template: &Instance,
         indices: &Indices,
         picks: &[Pick],
@@ -95,7 +95,7 @@ impl Region<'_, '_> {
 
     fn widen_join(
         &self,
-        editor: &mut Editor,
+        editor: &mut Editor<'_>,
         join: usize,
         inputs: Vec<String>,
         begin: Option<usize>,
@@ -138,7 +138,7 @@ impl Region<'_, '_> {
 
     /// Constants that hold how many boxes all classes have together: a count folded when the model was traced, compared
     /// with the true one before sorting (box_list_ops.sort_by_field).
-    fn grow_counts(&self, editor: &mut Editor, join: usize, growth: Growth) -> Result<()> {
+    fn grow_counts(&self, editor: &mut Editor<'_>, join: usize, growth: Growth) -> Result<()> {
         let here = &self.view.scopes[self.scope];
         let readers = |node: usize, op: &'static str| {
             here.consumers(Source::Node { node, out: 0 })
@@ -176,7 +176,7 @@ impl Region<'_, '_> {
     }
 
     /// Lets the readers of a chain's old end read its new end.
-    fn redirect(&self, editor: &mut Editor, end: usize, last: &str) {
+    fn redirect(&self, editor: &mut Editor<'_>, end: usize, last: &str) {
         let here = &self.view.scopes[self.scope];
         let old = here.nodes[end].name.clone();
         let readers: BTreeSet<usize> = here.node_consumers(end).iter().map(|e| e.node).collect();

@@ -23,7 +23,7 @@ use crate::graph::{Editor, GraphView, Source};
 /// copies share.
 pub fn unroll(
     view: &GraphView<'_>,
-    editor: &mut Editor,
+    editor: &mut Editor<'_>,
     scope: usize,
     picks: &[Pick],
     unpacked: &BTreeSet<(usize, usize)>,
