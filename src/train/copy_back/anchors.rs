@@ -9,7 +9,7 @@ use super::super::parameters::{Columns, old_columns};
 use super::super::shape::{LayerSize, NetworkShape, ViewFeatures};
 use super::super::targets::{Truth, matched, select};
 use super::descent::{self, Layer, Step};
-use super::{DescentOptions, DescentResult, add_slopes};
+use super::{DescentOptions, DescentResult};
 use crate::data::BoxYxyx;
 use crate::error::{Error, Result};
 use crate::head::columns::{LayerValues, NewColumns, new_columns};
@@ -158,10 +158,9 @@ fn slope(
     batch: &[usize],
 ) -> Result<(f64, f64, Columns)> {
     let anchors = layer.size.anchors;
-    let (w, b) = layer.tensors()?;
-    let (mut loss, mut positives, mut slopes) = (0.0, 0.0, layer.no_slopes());
-    for &view in batch {
-        let got = cache.read(number, view, |parts| {
+    let mut positives = 0.0;
+    let (loss, slopes) = layer.over(batch, |view, w, b| {
+        cache.read(number, view, |parts| {
             let [x, classes, stands_for] = parts else {
                 return Err(Error::Data("kept rows without features, matches and weights".into()));
             };
@@ -170,14 +169,10 @@ fn slope(
             let weights: Vec<f32> = weights.collect();
             let class = AnyTensor::new(&[classes.len()], &classes)?;
             let v = AnyTensor::new(&[weights.len(), 1], &weights)?;
-            let run = graph.run(&[("x", x), ("w", &w), ("b", &b), ("class", &class), ("v", &v)])?;
-            Ok((run, classes.iter().filter(|&&class| class >= 0).count()))
-        })?;
-        let Some((run, matched)) = got else { continue };
-        loss += run.loss;
-        positives += matched as f64;
-        add_slopes(&mut slopes, &run)?;
-    }
+            positives += classes.iter().filter(|&&class| class >= 0).count() as f64;
+            graph.run(&[("x", x), ("w", w), ("b", b), ("class", &class), ("v", &v)])
+        })
+    })?;
     Ok((loss, positives, slopes))
 }
 

@@ -10,7 +10,7 @@ use super::super::loss::LossGraph;
 use super::super::shape::LayerSize;
 use super::super::task::Loss;
 use super::descent::{self, Layer, Step};
-use super::{DescentOptions, DescentResult, add_slopes};
+use super::{DescentOptions, DescentResult};
 use crate::error::{Error, Result};
 use crate::head::columns::NewColumns;
 use crate::runtime::SessionConfig;
@@ -35,12 +35,10 @@ pub(in crate::train) fn train(
     let slopes = |layers: &[Layer], batch: &[usize]| {
         let mut said = Step::default();
         for layer in layers {
-            let (w, b) = layer.tensors()?;
-            let mut slopes = layer.no_slopes();
             // Weights are divided by the views of a picture: an object counts what the heaviest row does.
             let (mut objects, mut one) = (0.0, 0f32);
-            for &view in batch {
-                let got = kept.read(0, view, |parts| {
+            let (loss, slopes) = layer.over(batch, |view, w, b| {
+                kept.read(0, view, |parts| {
                     let [x, y, v] = parts else {
                         return Err(Error::Data("kept rows without features, targets and weights".into()));
                     };
@@ -48,12 +46,10 @@ pub(in crate::train) fn train(
                         objects += f64::from(y * v);
                         one = one.max(v);
                     }
-                    graph.run(&[("x", x), ("w", &w), ("b", &b), ("y", y), ("v", v)])
-                })?;
-                let Some(run) = got else { continue };
-                said.loss += run.loss;
-                add_slopes(&mut slopes, &run)?;
-            }
+                    graph.run(&[("x", x), ("w", w), ("b", b), ("y", y), ("v", v)])
+                })
+            })?;
+            said.loss += loss;
             said.worth = objects.max(f64::from(one)).max(f64::MIN_POSITIVE);
             said.slopes.push(slopes);
         }

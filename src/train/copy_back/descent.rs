@@ -1,5 +1,7 @@
 //! Gradient descent with momentum over views in random order.
 
+use super::super::loss::LossAndSlope;
+use super::super::objective::accumulate;
 use super::super::parameters::Columns;
 use super::super::shape::LayerSize;
 use super::DescentOptions;
@@ -56,15 +58,25 @@ impl Layer {
         self
     }
 
-    /// Kernel and biases as a loss graph takes them.
-    pub fn tensors(&self) -> Result<(AnyTensor, AnyTensor)> {
+    /// Loss and derivatives, summed over views; `run` gives those of one view for this kernel and these biases, none where it has
+    /// no rows.
+    pub fn over(
+        &self,
+        views: &[usize],
+        mut run: impl FnMut(usize, &AnyTensor, &AnyTensor) -> Result<Option<LossAndSlope>>,
+    ) -> Result<(f64, Columns)> {
         let wide = self.biases.len();
-        Ok((AnyTensor::new(&[self.size.depth, wide], &self.kernel)?, AnyTensor::new(&[wide], &self.biases)?))
-    }
-
-    /// Sums of derivatives to begin with.
-    pub fn no_slopes(&self) -> Columns {
-        Columns { kernel: vec![0.0; self.kernel.len()], biases: vec![0.0; self.biases.len()] }
+        let w = AnyTensor::new(&[self.size.depth, wide], &self.kernel)?;
+        let b = AnyTensor::new(&[wide], &self.biases)?;
+        let mut loss = 0.0;
+        let mut slopes = Columns { kernel: vec![0.0; self.kernel.len()], biases: vec![0.0; wide] };
+        for &view in views {
+            let Some(said) = run(view, &w, &b)? else { continue };
+            loss += said.loss;
+            accumulate(&mut slopes.kernel, said.kernel.f32()?);
+            accumulate(&mut slopes.biases, said.biases.f32()?);
+        }
+        Ok((loss, slopes))
     }
 }
 

@@ -16,8 +16,6 @@ pub mod cells;
 mod descent;
 pub mod regions;
 
-use super::objective::accumulate;
-use super::parameters::Columns;
 use crate::head::columns::NewColumns;
 
 /// How the layer is trained.
@@ -69,11 +67,4 @@ pub struct DescentResult {
     pub losses: Vec<f64>,
     /// Seconds.
     pub seconds: f64,
-}
-
-/// Adds the derivatives of one run.
-fn add_slopes(sums: &mut Columns, run: &super::loss::LossAndSlope) -> crate::error::Result<()> {
-    accumulate(&mut sums.kernel, run.kernel.f32()?);
-    accumulate(&mut sums.biases, run.biases.f32()?);
-    Ok(())
 }

@@ -17,7 +17,7 @@ use super::super::loss::{Logits, LossGraph};
 use super::super::rois::log_sum;
 use super::super::task::Task;
 use super::descent::{self, Layer, Step};
-use super::{DescentOptions, DescentResult, add_slopes};
+use super::{DescentOptions, DescentResult};
 use crate::error::{Error, Result};
 use crate::head::columns::{LayerValues, NewColumns, new_columns};
 use crate::runtime::{AnyTensor, SessionConfig};
@@ -86,20 +86,16 @@ pub(in crate::train) fn train(
     let slopes = |layers: &[Layer], batch: &[usize]| {
         let mut said = Step::default();
         for layer in layers {
-            let (w, b) = layer.tensors()?;
-            let mut slopes = layer.no_slopes();
-            for &view in batch {
-                let got = kept.read(0, view, |parts| {
+            let (loss, slopes) = layer.over(batch, |view, w, b| {
+                kept.read(0, view, |parts| {
                     let [x, _, v, _, label] = parts else { return Err(unlabelled()) };
                     let labels: Vec<i32> = label.f32()?.iter().map(|&label| label as i32).collect();
                     said.worth += v.f32()?.iter().map(|&v| f64::from(v)).sum::<f64>();
                     let class = AnyTensor::new(&[labels.len()], &labels)?;
-                    graph.run(&[("x", x), ("w", &w), ("b", &b), ("class", &class), ("v", v)])
-                })?;
-                let Some(run) = got else { continue };
-                said.loss += run.loss;
-                add_slopes(&mut slopes, &run)?;
-            }
+                    graph.run(&[("x", x), ("w", w), ("b", b), ("class", &class), ("v", v)])
+                })
+            })?;
+            said.loss += loss;
             said.slopes.push(slopes);
         }
         // Views without any region change nothing.
