@@ -181,6 +181,11 @@ pub fn fit(
         passed.resize(steps.len(), point);
         Ok((passed.iter().map(|point| parameters.columns(point)).collect(), values))
     };
+    let mut ended = |(mut columns, values): (Vec<Vec<Columns>>, Vec<f64>)| {
+        iterations = values.len().saturating_sub(1);
+        losses.extend(values);
+        columns.pop().unwrap_or_default()
+    };
     let usual = options.limits.iterations;
     let (mut columns, mut done) = (Vec::new(), None);
     // The fits by which pictures with incomplete labels are weighed; without such pictures there is nothing to weigh.
@@ -188,10 +193,8 @@ pub fn fit(
         if round > 0 {
             (weights, ignored) = incomplete::next(kept, sizes, classes, &columns)?;
         }
-        let values;
-        (columns, values) = last(solve(&weights, &[usual], &mut step)?);
-        (iterations, done) = (values.len().saturating_sub(1), Some(usual));
-        losses.extend(values);
+        columns = ended(solve(&weights, &[usual], &mut step)?);
+        done = Some(usual);
     }
     let (wanted, divisions) = match kept.unseen().filter(|_| options.divide && rows) {
         Some(unseen) => unseen.judge(kept, classes, &weights, usual, |weights, steps| {
@@ -200,10 +203,7 @@ pub fn fit(
         None => (usual, vec![Division::NONE; classes]),
     };
     if done != Some(wanted) {
-        let values;
-        (columns, values) = last(solve(&weights, &[wanted], &mut step)?);
-        iterations = values.len().saturating_sub(1);
-        losses.extend(values);
+        columns = ended(solve(&weights, &[wanted], &mut step)?);
     }
     let scaled = |values: &[f64]| values.iter().map(|v| (v * options.calibration) as f32).collect();
     let moved = |biases: &[f64]| -> Vec<f64> {
@@ -215,11 +215,6 @@ pub fn fit(
         .collect();
     let seconds = start.elapsed().as_secs_f64();
     Ok(FitResult { columns, losses, iterations, evaluations, positives, ignored, divisions, seconds })
-}
-
-/// The only set of columns of a fit, and its losses.
-fn last((mut columns, losses): (Vec<Vec<Columns>>, Vec<f64>)) -> (Vec<Columns>, Vec<f64>) {
-    (columns.pop().unwrap_or_default(), losses)
 }
 
 fn positives(kept: KeptRows<'_>, sizes: &[LayerSize], classes: usize) -> Result<Vec<Vec<f64>>> {
