@@ -29,6 +29,19 @@ fn layers(model: &Path) -> Vec<(LayerValues, usize, usize)> {
     values.into_iter().zip(axes).map(|(values, axis)| (values, axis.outer.unwrap(), axis.inner)).collect()
 }
 
+/// Panics unless both models have so many class layers, of which the new one's are wider and hold the old ones' columns.
+fn assert_only_new_columns_differ(model: &Path, grown: &Path, count: usize, name: &str) {
+    let (old, new) = (layers(model), layers(grown));
+    assert_eq!((old.len(), new.len()), (count, count), "{name}");
+    for ((old, groups, inner), (new, ..)) in old.iter().zip(&new) {
+        let width = old.biases.len() / groups;
+        assert_eq!(new.biases.len(), (width + inner) * groups, "{name}");
+        assert_eq!(old_columns(&new.kernel, width, *inner), old.kernel, "{name}");
+        assert_eq!(old_columns(&new.biases, width, *inner), old.biases, "{name}");
+        assert!(new_columns(&new.kernel, width, *inner).iter().any(|w| *w != 0.0), "{name}");
+    }
+}
+
 #[test]
 fn two_stages_learn_scores_and_boxes_beside_old_columns() {
     if !common::has_tensorflow() {
@@ -69,15 +82,7 @@ fn two_stages_learn_scores_and_boxes_beside_old_columns() {
         for change in report["weights"]["changed"].as_array().unwrap() {
             assert_eq!(change["old_columns_bit_equal"], true, "{name}: {change}");
         }
-        let (old, new) = (layers(model.path()), layers(&parent.path().join("first")));
-        assert_eq!((old.len(), new.len()), (expected.len(), expected.len()), "{name}");
-        for ((old, groups, inner), (new, ..)) in old.iter().zip(&new) {
-            let width = old.biases.len() / groups;
-            assert_eq!(new.biases.len(), (width + inner) * groups, "{name}");
-            assert_eq!(old_columns(&new.kernel, width, *inner), old.kernel, "{name}");
-            assert_eq!(old_columns(&new.biases, width, *inner), old.biases, "{name}");
-            assert!(new_columns(&new.kernel, width, *inner).iter().any(|w| *w != 0.0), "{name}");
-        }
+        assert_only_new_columns_differ(model.path(), &parent.path().join("first"), expected.len(), name);
     }
 }
 
@@ -168,14 +173,7 @@ fn copy_back_under_a_softmax_puts_old_columns_back_and_tells_what_that_did() {
         let page = std::fs::read_to_string(parent.path().join("first/report.html")).unwrap();
         assert!(page.contains("Copy-back: mean loss of a training region"), "{name}");
 
-        let (old, new) = (layers(model.path()), layers(&parent.path().join("first")));
-        for ((old, groups, inner), (new, ..)) in old.iter().zip(&new) {
-            let width = old.biases.len() / groups;
-            assert_eq!(new.biases.len(), (width + inner) * groups, "{name}");
-            assert_eq!(old_columns(&new.kernel, width, *inner), old.kernel, "{name}");
-            assert_eq!(old_columns(&new.biases, width, *inner), old.biases, "{name}");
-            assert!(new_columns(&new.kernel, width, *inner).iter().any(|w| *w != 0.0), "{name}");
-        }
+        assert_only_new_columns_differ(model.path(), &parent.path().join("first"), expected.len(), name);
     }
 }
 
