@@ -8,7 +8,7 @@ use crate::data::Picture;
 use crate::error::{Error, Result};
 use crate::runtime::ServingModel;
 use crate::verify::array::{Array, Outputs, Values, capture};
-use crate::verify::detections::{COUNT, Detections, Matching, Rule, match_lists};
+use crate::verify::detections::{COUNT, Detections, Matching, Row, Rule, match_lists};
 use crate::verify::numbers::{self, Tolerance};
 
 /// Old scores move by up to 6e-7 because a wider convolution blocks its sums differently (measured); boxes of the
@@ -26,6 +26,8 @@ pub struct Proof {
     pub detections: usize,
     /// Old detections that gave their places at the end of a full list to better new ones.
     pub displaced: usize,
+    /// Masks of boxes that moved by a rounding and reach the picture's edge, and that differ.
+    pub masks_at_edge: usize,
 }
 
 /// What a model computes on each picture.
@@ -77,9 +79,10 @@ pub fn prove(old: &[Outputs], new: &ServingModel, pictures: &[Picture], added: u
         proof.raise("detections", matching.score_difference());
         if let Some((old, new)) = masks {
             // A mask is cut from where its box lies, which may move by ten times as much as a score.
-            let difference =
-                near_rows(old, new, &matching, 10.0 * TOLERANCE).map_err(|reason| failed(MASKS, reason))?;
+            let (difference, at_edge) =
+                near_masks(old, new, &matching, 10.0 * TOLERANCE).map_err(|reason| failed(MASKS, reason))?;
             proof.raise(MASKS, difference);
+            proof.masks_at_edge += at_edge;
         }
     }
     proof.pictures = old.len().min(pictures.len());
@@ -185,19 +188,38 @@ fn near(before: &Array, after: &Array, added: usize, tolerance: f32) -> std::res
     }
 }
 
-/// The largest difference over the rows of matched detections.
-fn near_rows(
+/// Masks of matched detections: the largest difference, and how many were not compared.
+///
+/// CropAndResize (tensorflow/core/kernels/image/crop_and_resize_op.cc) puts its last sample of a row at
+/// x1·(W − 1) + (x2 − x1)·(W − 1). Where x2 = 1 that rounds to either side of W − 1, by the last bit of x1, and beyond it the
+/// sample is 0: a box at the picture's edge that moved by one bit may get another mask, in the source as well.
+fn near_masks(
     before: &Array,
     after: &Array,
     matching: &Matching,
     tolerance: f32,
-) -> std::result::Result<f32, String> {
-    let old: Vec<usize> = matching.pairs.iter().map(|(a, _)| a.row).collect();
-    let new: Vec<usize> = matching.pairs.iter().map(|(_, b)| b.row).collect();
-    match (before.rows(&old), after.rows(&new)) {
-        (Some(before), Some(after)) => near(&before, &after, 0, tolerance),
-        _ => Err(format!("shape {:?}, the source has {:?}", after.shape, before.shape)),
+) -> std::result::Result<(f32, usize), String> {
+    let (mut largest, mut at_edge) = (0f32, 0);
+    for (old, new) in &matching.pairs {
+        let (Some(before), Some(after)) = (before.rows(&[old.row]), after.rows(&[new.row])) else {
+            return Err(format!("shape {:?}, the source has {:?}", after.shape, before.shape));
+        };
+        match near(&before, &after, 0, tolerance) {
+            Ok(difference) => largest = largest.max(difference),
+            Err(_) if old.bounds != new.bounds && reaches_edge(old) => at_edge += 1,
+            Err(reason) => {
+                return Err(format!(
+                    "{reason}; of the detection of class {} with score {} at {:?}",
+                    old.class, old.score, old.bounds
+                ));
+            }
+        }
     }
+    Ok((largest, at_edge))
+}
+
+fn reaches_edge(d: &Row) -> bool {
+    d.bounds.iter().any(|edge| edge.min(1.0 - edge) <= f32::EPSILON)
 }
 
 /// Old scores times what the last `added` columns of the new ones leave of a sum of one; none where shapes do not fit.
@@ -236,4 +258,33 @@ pub fn probe_pictures() -> Vec<Picture> {
             Picture { width, height, rgb }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_masks_of_moved_boxes_at_the_edge_may_differ() {
+        let row = |bounds: [f32; 4]| Row { row: 0, class: 1.0, score: 0.5, bounds };
+        let masks = |value: f32| Array { shape: vec![1, 2, 2], values: Values::F32(vec![value; 4]) };
+        let inside = [0.1, 0.2, 0.5, 0.6];
+        let edge = [0.1, 0.2, 0.5, 1.0];
+        let moved = |mut bounds: [f32; 4]| {
+            bounds[0] = f32::from_bits(bounds[0].to_bits() + 1);
+            bounds
+        };
+        for (name, old, new, value, expected) in [
+            ("the same", inside, inside, 0.5, Some(0)),
+            ("another mask", inside, inside, 0.51, None),
+            ("moved inside", inside, moved(inside), 0.51, None),
+            ("at the edge, not moved", edge, edge, 0.51, None),
+            ("at the edge, moved", edge, moved(edge), 0.51, Some(1)),
+            ("at the edge, moved, the same mask", edge, moved(edge), 0.5, Some(0)),
+        ] {
+            let matching = Matching { pairs: vec![(row(old), row(new))], ..Matching::default() };
+            let got = near_masks(&masks(0.5), &masks(value), &matching, 1e-4);
+            assert_eq!(got.ok().map(|(_, at_edge)| at_edge), expected, "{name}");
+        }
+    }
 }
