@@ -39,7 +39,7 @@ impl<B: Backbone> Frozen for B {
         for (level, x) in shape.levels.iter().zip(&found.levels) {
             let x = x.f32()?;
             let wide = level.anchors * classes;
-            for kept in targets.select(level, seen.number) {
+            for kept in targets.select(level, (seen.number, seen.of_all)) {
                 let first = level.first_anchor * classes + kept.cell * wide;
                 let known = &targets.weight[first..first + wide];
                 weights.clear();

@@ -189,6 +189,7 @@ mod tests {
         let (left, right) = (BoxYxyx::new(0.0, 0.0, 1.0, 0.4), BoxYxyx::new(0.0, 0.6, 1.0, 1.0));
         let seen = Seen {
             number: 0,
+            of_all: 1,
             of_picture: 1,
             truths: vec![truth(left, false), truth(right, true)],
             outlines: Outlines::default(),

@@ -37,6 +37,8 @@ pub struct Showing<'a> {
 pub struct Seen {
     /// Its number among all views.
     pub number: usize,
+    /// How many there are.
+    pub of_all: usize,
     /// How many views its picture has.
     pub of_picture: usize,
     /// The objects in it.
@@ -99,7 +101,7 @@ impl Showing<'_> {
     /// Decodes pictures and renders their views from number `first` on, until all are sent or nobody listens.
     fn render_all(&self, input: Input, first: usize, to: &SyncSender<Result<Seen>>) {
         let Input { size: of_network, geometry } = input;
-        let mut number = 0;
+        let (mut number, of_all) = (0, self.count(geometry));
         for (at, image) in self.dataset.images.iter().enumerate() {
             let plan = self.plan(at, geometry);
             if number + plan.len() <= first {
@@ -131,7 +133,7 @@ impl Showing<'_> {
                 let of_picture = plan.len();
                 let outlines = Outlines { of: outlines.clone(), view: *view, content };
                 let open = Arc::clone(&open);
-                let seen = Seen { number, of_picture, truths, outlines, open, rgb, size };
+                let seen = Seen { number, of_all, of_picture, truths, outlines, open, rgb, size };
                 if to.send(Ok(seen)).is_err() {
                     return;
                 }

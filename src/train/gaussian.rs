@@ -77,13 +77,13 @@ pub fn splat(height: usize, width: usize, truths: &[Truth], classes: usize) -> S
 }
 
 /// Which cells are kept, and how many each stands for.
-fn kept(map: &Level, view: usize, splat: &Splat, classes: usize, old: &[f32]) -> Vec<(usize, f32)> {
+fn kept(map: &Level, view: (usize, usize), splat: &Splat, classes: usize, old: &[f32]) -> Vec<(usize, f32)> {
     let near: Vec<f32> =
         splat.target.chunks_exact(classes).map(|t| t.iter().copied().fold(0.0, f32::max)).collect();
     let columns = old.len() / map.cells().max(1);
     let hot = |cell: usize| {
         let logits = old.get(cell * columns..(cell + 1) * columns).unwrap_or_default();
-        logits.iter().any(|&z| z > HOT)
+        near[cell] == 1.0 || logits.iter().any(|&z| z > HOT)
     };
     select(map, view, &near, hot).into_iter().map(|kept| (kept.cell, kept.stands_for)).collect()
 }
@@ -111,7 +111,7 @@ impl Frozen for Heatmap {
         let x = x.f32()?;
         let splat = splat(map.height, map.width, &seen.truths, classes);
         let of_picture = seen.of_picture.max(1) as f32;
-        for (cell, stands_for) in kept(map, seen.number, &splat, classes, old.f32()?) {
+        for (cell, stands_for) in kept(map, (seen.number, seen.of_all), &splat, classes, old.f32()?) {
             let (mut y, mut v) = (Vec::with_capacity(classes), Vec::with_capacity(classes));
             for class in 0..classes {
                 let at = cell * classes + class;
@@ -157,7 +157,7 @@ mod tests {
         let splat = splat(20, 20, &[Truth { class: 0, bbox, visible: 1.0, crowd: false }], 1);
         let mut old = vec![-5.0; 2 * 400];
         old[2 * 399 + 1] = 0.0;
-        let cells = kept(&map, 0, &splat, 1, &old);
+        let cells = kept(&map, (0, 1), &splat, 1, &old);
         assert!(cells.contains(&(4 * 20 + 4, 1.0)) && cells.contains(&(399, 1.0)), "{cells:?}");
         let all: f32 = cells.iter().map(|(_, stands_for)| stands_for).sum();
         assert!(cells.len() < 100 && (200.0..700.0).contains(&all), "{} {all}", cells.len());

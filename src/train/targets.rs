@@ -139,6 +139,10 @@ pub struct Kept {
     pub stands_for: f32,
 }
 
+/// From so many views on cells without an object are thinned, so that a fit costs no more than for so many: what the first
+/// four hundred views say of background the next say again.
+const TELLING_VIEWS: usize = 400;
+
 /// One of how many plain background cells is kept: large maps have hundreds that are all alike.
 pub fn background_share(cells: usize) -> u32 {
     match cells {
@@ -148,28 +152,36 @@ pub fn background_share(cells: usize) -> u32 {
     }
 }
 
-/// The cells of a map that are kept: all near objects, of the others a share that a hash of their number chooses.
+/// The cells of a map that are kept: all that `hot` says of one of their anchors, of those near objects a share that depends on
+/// how many views there are, of plain background a smaller one. A hash of their number chooses.
 ///
-/// `view` is the number of the view among all; `hot` says of an anchor that its cell must stay for other reasons.
-pub fn select(level: &Level, view: usize, overlap: &[f32], hot: impl Fn(usize) -> bool) -> Vec<Kept> {
-    let share = background_share(level.cells());
-    let anchor_needs =
-        |anchor: usize| overlap.get(anchor).is_some_and(|&overlap| overlap > NEAR) || hot(anchor);
+/// `view` is the number of the view among all `views`.
+pub fn select(
+    level: &Level,
+    (view, views): (usize, usize),
+    overlap: &[f32],
+    hot: impl Fn(usize) -> bool,
+) -> Vec<Kept> {
+    let near = |anchor: usize| overlap.get(anchor).is_some_and(|&overlap| overlap > NEAR);
+    let crowded = (views as f64 / TELLING_VIEWS as f64).max(1.0);
     let keep = |cell: usize| {
         let first = level.first_anchor + cell * level.anchors;
-        if (first..first + level.anchors).any(anchor_needs) {
-            return Some(Kept { cell, stands_for: 1.0 });
-        }
+        let mut anchors = first..first + level.anchors;
+        let one_in = match () {
+            () if anchors.clone().any(&hot) => 1.0,
+            () if anchors.any(near) => crowded,
+            () => crowded * f64::from(background_share(level.cells())),
+        };
         // Knuth's multiplicative hash: spread evenly, the same for every run.
         let hash = ((view * level.cells() + cell) as u32).wrapping_mul(2_654_435_761);
-        (u64::from(hash) * u64::from(share) < 1 << 32).then_some(Kept { cell, stands_for: share as f32 })
+        (f64::from(hash) * one_in < 4_294_967_296.0).then_some(Kept { cell, stands_for: one_in as f32 })
     };
     (0..level.cells()).filter_map(keep).collect()
 }
 
 impl Targets {
-    /// The cells of a map that are kept: those with a target, with something unknown, or near an object, and a share.
-    pub fn select(&self, level: &Level, view: usize) -> Vec<Kept> {
+    /// The cells of a map that are kept: those with a target or with something unknown, and a share, see [`select`].
+    pub fn select(&self, level: &Level, view: (usize, usize)) -> Vec<Kept> {
         let each = |anchor: usize| anchor * self.classes..(anchor + 1) * self.classes;
         select(level, view, &self.overlap, |anchor| {
             self.target[each(anchor)].iter().any(|&y| y > 0.0) || self.weight[each(anchor)].contains(&0.0)
@@ -240,12 +252,29 @@ mod tests {
         let level = Level { height: 20, width: 20, anchors: 2, depth: 1, layer: 0, first_anchor: 10 };
         let mut overlap = vec![0.0; 810];
         overlap[10 + 2 * 7 + 1] = 0.21;
-        let kept = select(&level, 3, &overlap, |anchor| anchor == 10 + 2 * 9);
+        let kept = select(&level, (3, 10), &overlap, |anchor| anchor == 10 + 2 * 9);
         let ones: Vec<usize> = kept.iter().filter(|k| k.stands_for == 1.0).map(|k| k.cell).collect();
         assert_eq!(ones, [7, 9]);
         let total: f32 = kept.iter().map(|k| k.stands_for).sum();
         assert!((300.0..500.0).contains(&total), "{total}");
         let small = Level { height: 5, width: 5, ..level };
-        assert_eq!(select(&small, 0, &overlap, |_| false).len(), 25);
+        assert_eq!(select(&small, (0, 10), &overlap, |_| false).len(), 25);
+    }
+
+    #[test]
+    fn many_views_keep_objects_and_thin_the_rest() {
+        let level = Level { height: 9, width: 9, anchors: 1, depth: 1, layer: 0, first_anchor: 0 };
+        let near = vec![1.0; 81];
+        for (views, one_in) in [(400, 1.0), (2000, 5.0)] {
+            let kept: Vec<Kept> = (0..100)
+                .flat_map(|view| select(&level, (view, views), &near, |anchor| anchor == 40))
+                .collect();
+            let hot = kept.iter().filter(|kept| kept.cell == 40);
+            assert!(hot.clone().all(|kept| kept.stands_for == 1.0) && hot.count() == 100, "{views}");
+            let others: Vec<&Kept> = kept.iter().filter(|kept| kept.cell != 40).collect();
+            assert!(others.iter().all(|kept| kept.stands_for == one_in), "{views}");
+            let stand_for: f32 = others.iter().map(|kept| kept.stands_for).sum();
+            assert!((stand_for - 8000.0).abs() < 400.0, "{views}: {stand_for}");
+        }
     }
 }

@@ -94,7 +94,8 @@ impl<'a> Examples<'a> {
             .collect();
         for (map, (level, x)) in self.shape.levels.iter().zip(&features.levels).enumerate() {
             let x = x.f32()?;
-            for kept in select(level, seen.number, &near, |anchor| matched[anchor].is_some()) {
+            let view = (seen.number, seen.of_all);
+            for kept in select(level, view, &near, |anchor| matched[anchor].is_some()) {
                 let first = level.first_anchor + kept.cell * level.anchors;
                 let mut classes = Vec::with_capacity(level.anchors);
                 for a in 0..level.anchors {
