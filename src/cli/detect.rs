@@ -46,6 +46,15 @@ struct Report {
     label_map: String,
     min_score: f32,
     images: Vec<ImageReport>,
+    /// What could not be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<Unreadable>,
+}
+
+#[derive(Serialize)]
+struct Unreadable {
+    image: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -86,11 +95,23 @@ pub fn run(args: Args) -> Result<()> {
         label_map: detector.labels_from.clone(),
         min_score: args.min_score,
         images: Vec::new(),
+        unreadable: Vec::new(),
     };
     let mut names = Names::default();
     let bar = progress::bar(images.len() as u64, "detecting");
     for path in &images {
-        let picture = Picture::open(path)?;
+        let picture = match Picture::open(path) {
+            Ok(picture) => picture,
+            // Of a thousand pictures the others are still wanted; the exit code says that one is missing.
+            Err(error) => {
+                bar.suspend(|| tracing::error!("{error}"));
+                report
+                    .unreadable
+                    .push(Unreadable { image: path.display().to_string(), reason: error.to_string() });
+                bar.inc(1);
+                continue;
+            }
+        };
         let found = detector
             .detect(&picture, args.min_score)
             .with_context(|| format!("{}: the model failed", path.display()))?;
@@ -109,7 +130,13 @@ pub fn run(args: Args) -> Result<()> {
     if args.json {
         output::json(&report)?;
     }
-    Ok(())
+    match report.unreadable.len() {
+        0 => Ok(()),
+        bad => {
+            let all = images.len();
+            Err(Error::Data(format!("{bad} of {all} pictures could not be read, see above")).into())
+        }
+    }
 }
 
 fn score(text: &str) -> std::result::Result<f32, String> {

@@ -61,3 +61,23 @@ fn classes_without_a_label_map_are_counted_without_the_background() {
         assert_eq!(u64::from(detector.labels.max_id()), pair["classes"].as_u64().unwrap(), "{name}");
     }
 }
+
+#[test]
+fn a_picture_that_is_cut_off_does_not_keep_others_from_being_looked_at() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let base = common::fixture("tf1_frozen/base");
+    let pictures = tempdir().unwrap();
+    let whole = fs::read(common::probe()).unwrap();
+    fs::write(pictures.path().join("a.png"), &whole[..whole.len() / 2]).unwrap();
+    fs::write(pictures.path().join("b.png"), &whole).unwrap();
+    let mut command = common::tfgraft();
+    let done = command.args(["detect", "--json"]).arg(base.path()).arg(pictures.path()).assert().code(2);
+    let told: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    assert_eq!(told["images"].as_array().unwrap().len(), 1, "{told}");
+    assert!(told["images"][0]["image"].as_str().unwrap().ends_with("b.png"), "{told}");
+    assert!(told["unreadable"][0]["image"].as_str().unwrap().ends_with("a.png"), "{told}");
+    let said = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+    assert!(said.contains("1 of 2 pictures could not be read"), "{said}");
+}
