@@ -111,7 +111,7 @@ def examine(model, options):
     except Failed as failed:
         about |= {"failure": str(failed)}
     about |= train(options, folder, log)
-    if not options.keep and "failure" not in about:
+    if not options.keep and "failure" not in about and about["train"] == "yes":
         shutil.rmtree(folder)
     return about
 

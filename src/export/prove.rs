@@ -15,6 +15,45 @@ use crate::verify::numbers::{self, Tolerance};
 /// unchanged box head do not.
 pub const TOLERANCE: f32 = 1e-5;
 
+/// How far the source differs from itself, by output, when it is run in another way: no grown model can be nearer to it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Noise(BTreeMap<String, f32>);
+
+/// More noise than this is no excuse: a proof by so coarse a measure would prove nothing.
+const MOST_NOISE: f32 = 1e-3;
+
+impl Noise {
+    /// Between two runs of one model on the same pictures.
+    pub fn between(one: &[Outputs], other: &[Outputs]) -> Self {
+        let mut noise = BTreeMap::new();
+        for (name, one, other) in one.iter().zip(other).flat_map(|(one, other)| {
+            one.iter().filter_map(|(name, values)| Some((name, values.f32()?, other.get(name)?.f32()?)))
+        }) {
+            if one.len() == other.len() && !of_detections(name) {
+                let apart = one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                let largest: &mut f32 = noise.entry(name.clone()).or_default();
+                *largest = largest.max(apart.min(MOST_NOISE));
+            }
+        }
+        Self(noise)
+    }
+
+    fn tolerance(&self, output: &str) -> f32 {
+        self.0.get(output).copied().unwrap_or_default().max(TOLERANCE)
+    }
+
+    /// Detections come from all scores.
+    fn of_scores(&self) -> f32 {
+        let scores = self.0.keys().filter(|name| name.starts_with("raw_detection_scores"));
+        scores.map(|name| self.tolerance(name)).fold(TOLERANCE, f32::max)
+    }
+}
+
+/// Outputs with a row for each detection, or for all of them: ties may trade places there.
+fn of_detections(output: &str) -> bool {
+    output.starts_with("detection_") || matches!(output, COUNT | "mask_predictions")
+}
+
 /// What a proof compared.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Proof {
@@ -28,6 +67,9 @@ pub struct Proof {
     pub displaced: usize,
     /// Masks of boxes that moved by a rounding and reach the picture's edge, and that differ.
     pub masks_at_edge: usize,
+    /// Where an output differed by more than [`TOLERANCE`]: how far the source differs from itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise: Option<Noise>,
 }
 
 /// What a model computes on each picture.
@@ -38,7 +80,13 @@ pub fn outputs_on(model: &ServingModel, pictures: &[Picture]) -> Result<Vec<Outp
 /// Runs the grown model on the pictures and compares every output with `old`, the source's on the same pictures.
 ///
 /// Errors: [`Error::CheckFailed`] with the output and the picture.
-pub fn prove(old: &[Outputs], new: &ServingModel, pictures: &[Picture], added: usize) -> Result<Proof> {
+pub fn prove(
+    old: &[Outputs],
+    new: &ServingModel,
+    pictures: &[Picture],
+    added: usize,
+    noise: &Noise,
+) -> Result<Proof> {
     let mut proof = Proof::default();
     for (number, (before, picture)) in old.iter().zip(pictures).enumerate() {
         let (after, _) = capture(new, picture)?;
@@ -51,19 +99,21 @@ pub fn prove(old: &[Outputs], new: &ServingModel, pictures: &[Picture], added: u
             return Err(failed("names", "they differ from the source's".into()));
         }
         for (name, before) in before {
-            // Per-detection outputs are compared below, detection by detection: ties may trade places.
-            if name.starts_with("detection_") || matches!(&**name, COUNT | "mask_predictions") {
+            // These are compared below, detection by detection.
+            if of_detections(name) {
                 continue;
             }
             let Some(after) = after.get(name).filter(|_| before.is_float()) else { continue };
-            let difference = near(before, after, added, TOLERANCE).map_err(|reason| failed(name, reason))?;
+            let difference =
+                near(before, after, added, noise.tolerance(name)).map_err(|reason| failed(name, reason))?;
             proof.raise(name, difference);
         }
         let masks = before.get(MASKS).zip(after.get(MASKS));
         let (Some(before), Some(after)) = (Detections::of(before), Detections::of(&after)) else {
             return Err(failed("detection_*", MISSING.into()));
         };
-        let matching = match_lists(&before, &after, same(TOLERANCE), None);
+        let tolerance = noise.of_scores();
+        let matching = match_lists(&before, &after, same(tolerance), None);
         if let Some(d) = matching.lost.first().or(matching.extra.first()) {
             let reason = format!(
                 "{} detections, the source has {}; the one of class {} with score {} at {:?} is in one only",
@@ -80,7 +130,7 @@ pub fn prove(old: &[Outputs], new: &ServingModel, pictures: &[Picture], added: u
         if let Some((old, new)) = masks {
             // A mask is cut from where its box lies, which may move by ten times as much as a score.
             let (difference, at_edge) =
-                near_masks(old, new, &matching, 10.0 * TOLERANCE).map_err(|reason| failed(MASKS, reason))?;
+                near_masks(old, new, &matching, 10.0 * tolerance).map_err(|reason| failed(MASKS, reason))?;
             proof.raise(MASKS, difference);
             proof.masks_at_edge += at_edge;
         }
@@ -286,5 +336,26 @@ mod tests {
             let got = near_masks(&masks(0.5), &masks(value), &matching, 1e-4);
             assert_eq!(got.ok().map(|(_, at_edge)| at_edge), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn noise_is_how_far_the_source_moves_and_never_much() {
+        let outputs = |scores: f32, boxes: f32, detected: f32| -> Outputs {
+            [("raw_detection_scores", scores), ("raw_detection_boxes", boxes), ("detection_scores", detected)]
+                .map(|(name, value)| {
+                    (name.to_owned(), Array { shape: vec![2], values: Values::F32(vec![0.5, value]) })
+                })
+                .into()
+        };
+        let one = [outputs(0.5, 0.5, 0.5), outputs(0.2, 0.5, 0.9)];
+        let other = [outputs(0.5001, 0.5, 0.6), outputs(0.20003, 0.9, 0.1)];
+        let noise = Noise::between(&one, &other);
+        let names: Vec<&str> = noise.0.keys().map(String::as_str).collect();
+        assert_eq!(names, ["raw_detection_boxes", "raw_detection_scores"]);
+        assert!((noise.tolerance("raw_detection_scores") - 1e-4).abs() < 1e-6, "{noise:?}");
+        assert_eq!(noise.of_scores(), noise.tolerance("raw_detection_scores"));
+        assert_eq!(noise.tolerance("raw_detection_boxes"), MOST_NOISE);
+        assert_eq!(Noise::between(&one, &one).tolerance("raw_detection_scores"), TOLERANCE);
+        assert_eq!(Noise::default().of_scores(), TOLERANCE);
     }
 }
