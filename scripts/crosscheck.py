@@ -163,7 +163,7 @@ def numpy(tensors):
 def compare(what, a, b, atol, moved=None):
     """Every output of a and b; what belongs to single detections may change places where scores tie.
 
-    `moved` says by output how far the base model itself moves in the same comparison; nothing needs to be nearer.
+    `moved` says by output how far the oracle, or the base, itself moves in the same comparison; nothing needs to be nearer.
     """
     moved = moved or {}
     if not report(set(a) == set(b), f"{what}: the same outputs"):
@@ -174,8 +174,8 @@ def compare(what, a, b, atol, moved=None):
             report(False, f"{what}: {key} has shape {a[key].shape} and {b[key].shape}")
         elif key not in per_detection:
             apart = difference(a[key], b[key])
-            base = f", as the base's by {moved[key]:.3g}" if moved.get(key, 0) > atol else ""
-            report(apart <= max(atol, moved.get(key, 0)), f"{what}: {key} {list(a[key].shape)} differs by {apart:.3g}{base}")
+            other = f", as another model's by {moved[key]:.3g}" if moved.get(key, 0) > atol else ""
+            report(apart <= max(atol, moved.get(key, 0)), f"{what}: {key} {list(a[key].shape)} differs by {apart:.3g}{other}")
     atol = max(atol, *moved.values(), 0)
     if per_detection and all(a[key].shape == b[key].shape for key in per_detection):
         found = []
@@ -249,9 +249,9 @@ def check_models(options):
         if grown.takes_many():
             two = [picture, np.ascontiguousarray(picture[::-1, ::-1])]
             both = attempt(f"{name}: two pictures", lambda: grown.signature(*two), lambda: base.signature(*two))
-            (together, alone), (base_together, base_alone) = (of_pictures(model, two) for model in (grown, base))
-            # Sums over another batch are taken in another order, and exponentials of random weights make much of it.
-            moved = {key: difference(base_together[key], base_alone[key]) for key in base_alone if key not in of_detections(base_alone)}
+            # Sums over another batch are taken in another order, and random weights make much of it.
+            (together, alone), (like, like_alone) = (of_pictures(model, two) for model in (grown, oracle or base))
+            moved = {key: difference(like[key], like_alone[key]) for key in like if key not in of_detections(like)}
             compare(f"{name}: two pictures and each alone", together, alone, options.atol, moved)
             if both and oracle and oracle.takes_many():
                 compare(f"{name}: two pictures, oracle", both, oracle.signature(*two), options.atol)
