@@ -58,6 +58,7 @@ fn a_killed_descent_goes_on_and_ends_with_the_same_bytes() {
 
 /// Three fits, whose rows lie in one cache.
 #[test]
+#[ignore = "a minute: run with scripts/test --long"]
 fn a_killed_fit_of_two_stages_goes_on_and_ends_with_the_same_bytes() {
     goes_on("tf1_masks/base", "frozen-columns", "12");
 }

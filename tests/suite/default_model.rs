@@ -107,6 +107,7 @@ fn frozen_columns_find_new_classes_and_keep_old_ones_and_bytes_repeat() {
 }
 
 #[test]
+#[ignore = "a minute: run with scripts/test --long"]
 fn copy_back_finds_new_classes_and_keeps_old_ones() {
     if !common::has_tensorflow() {
         return;
