@@ -87,5 +87,8 @@ fn serve(
         .map(|((alias, dtype), name)| (alias, TensorInfoLite { name, dtype, shape: None }))
         .collect();
     let fed = weights.lift(&mut flat.graph)?;
-    Ok(ServingModel::from_graph(&flat.graph.encode_to_vec(), input, outputs, config)?.with_weights(fed))
+    let graph = flat.graph.encode_to_vec();
+    // Its bytes are all that TensorFlow takes.
+    drop(flat.graph);
+    Ok(ServingModel::from_graph(&graph, input, outputs, config)?.with_weights(fed))
 }

@@ -1,5 +1,6 @@
 //! Writes a grown model as a SavedModel folder: variables first, saved_model.pb last.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
@@ -50,7 +51,10 @@ pub fn write_model(
             copy_tree(dir, &dir.join(extra), &folder.join(extra))?;
         }
     }
-    let proto = pb::SavedModel { meta_graphs: vec![meta], ..source.proto.clone() };
+    let proto = pb::SavedModel {
+        saved_model_schema_version: source.proto.saved_model_schema_version,
+        meta_graphs: vec![meta.into_owned()],
+    };
     if proto.encoded_len() > MAX_PROTO {
         return Err(Error::Usage(format!(
             "the grown graph would have {} bytes, more than the 2 GiB that a protobuf file can hold",
@@ -62,13 +66,13 @@ pub fn write_model(
 }
 
 /// The grown graph with widened constants in it, and the widened variables by key.
-pub(super) fn placed(
+pub(super) fn placed<'a>(
     understood: &Understood,
-    grown: &Grown,
+    grown: &'a Grown,
     old: &[LayerValues],
     new: &[NewColumns],
-) -> Result<(pb::MetaGraphDef, Vec<(String, AnyTensor)>)> {
-    let mut meta = grown.meta.clone();
+) -> Result<(Cow<'a, pb::MetaGraphDef>, Vec<(String, AnyTensor)>)> {
+    let mut meta = Cow::Borrowed(&grown.meta);
     let mut replaced = Vec::new();
     for (layer, (old, new)) in understood.layers.iter().zip(old.iter().zip(new)) {
         let wide = widened(layer, old, new, grown.growth)?;
@@ -79,7 +83,7 @@ pub(super) fn placed(
 }
 
 fn place(
-    meta: &mut pb::MetaGraphDef,
+    meta: &mut Cow<'_, pb::MetaGraphDef>,
     replaced: &mut Vec<(String, AnyTensor)>,
     layer: &ClassLayer,
     weights: &Weights,
@@ -94,14 +98,14 @@ fn place(
     match weights {
         Weights::Variable(variable) => replaced.push((variable.key.clone(), AnyTensor::new(&shape, values)?)),
         Weights::Constant { scope, node, name } => {
-            let nodes = meta.graph_def.as_mut().and_then(|g| nodes_of_mut(g, *scope));
+            let nodes = meta.to_mut().graph_def.as_mut().and_then(|g| nodes_of_mut(g, *scope));
             let node = nodes.and_then(|n| n.get_mut(*node)).filter(|n| n.name == *name).ok_or_else(|| {
                 Error::NotUnderstood {
                     tensor: name.clone(),
                     reason: "this constant is gone from the grown graph".into(),
                 }
             })?;
-            node.attr.insert("value".into(), attr(Value::Tensor(float_tensor(&shape, values))));
+            node.attr.insert("value".into(), attr(Value::Tensor(Box::new(float_tensor(&shape, values)))));
         }
     }
     Ok(())

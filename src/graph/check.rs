@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn call(name: &str, function: &str) -> pb::NodeDef {
-        let f = Value::Func(pb::NameAttrList { name: function.into(), ..Default::default() });
+        let f = Value::Func(Box::new(pb::NameAttrList { name: function.into(), ..Default::default() }));
         pb::NodeDef { attr: [("f".to_owned(), attr(f))].into(), ..node(name, "PartitionedCall", &[]) }
     }
 

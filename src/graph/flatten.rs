@@ -165,7 +165,10 @@ impl<'v, 'a> Flattener<'v, 'a> {
             flat.op = "Const".into();
             flat.attr = [
                 ("dtype".to_owned(), super::tensor::attr(pb::attr_value::Value::Type(value.dtype))),
-                ("value".to_owned(), super::tensor::attr(pb::attr_value::Value::Tensor(value.clone()))),
+                (
+                    "value".to_owned(),
+                    super::tensor::attr(pb::attr_value::Value::Tensor(Box::new(value.clone()))),
+                ),
             ]
             .into();
             return Ok(flat);

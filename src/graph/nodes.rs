@@ -40,7 +40,7 @@ fn tensor(dtype: DataType, shape: &[usize], value: TensorProto) -> TensorProto {
 pub(crate) fn constant(name: &str, dtype: DataType, value: TensorProto) -> NodeDef {
     node::<&str>(name, "Const", &[])
         .dtype("dtype", dtype)
-        .attr("value", attr_value::Value::Tensor(value))
+        .attr("value", attr_value::Value::Tensor(Box::new(value)))
         .build()
 }
 
@@ -59,7 +59,10 @@ impl Node {
     /// Sets an attribute that is a list of types.
     pub(crate) fn dtypes(self, name: &str, dtypes: &[DataType]) -> Self {
         let r#type = dtypes.iter().map(|&dtype| dtype.into()).collect();
-        self.attr(name, attr_value::Value::List(attr_value::ListValue { r#type, ..Default::default() }))
+        self.attr(
+            name,
+            attr_value::Value::List(Box::new(attr_value::ListValue { r#type, ..Default::default() })),
+        )
     }
 
     /// The finished node.

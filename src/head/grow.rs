@@ -178,7 +178,7 @@ fn change_constant(
                 *v = value;
             }
         }
-        let value = attr(Value::Tensor(with_ints(old, &grown)));
+        let value = attr(Value::Tensor(Box::new(with_ints(old, &grown))));
         if only {
             editor.node(scope, node).attr.insert("value".into(), value);
             continue;

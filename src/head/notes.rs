@@ -201,10 +201,10 @@ mod tests {
     use crate::graph::tensor::{attr, shape_proto};
 
     fn shapes(sizes: &[usize]) -> pb::AttrValue {
-        attr(Value::List(pb::attr_value::ListValue {
+        attr(Value::List(Box::new(pb::attr_value::ListValue {
             shape: sizes.iter().map(|&s| shape_proto(&[s])).collect(),
             ..Default::default()
-        }))
+        })))
     }
 
     fn node(name: &str, op: &str, input: &[&str], sizes: &[usize]) -> pb::NodeDef {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn calling(mut node: pb::NodeDef, key: &str, function: &str) -> pb::NodeDef {
-        let f = Value::Func(pb::NameAttrList { name: function.into(), ..Default::default() });
+        let f = Value::Func(Box::new(pb::NameAttrList { name: function.into(), ..Default::default() }));
         node.attr.insert(key.into(), attr(f));
         node
     }

@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn call(name: &str, function: &str) -> pb::NodeDef {
-        let value = Value::Func(pb::NameAttrList { name: function.into(), ..Default::default() });
+        let value = Value::Func(Box::new(pb::NameAttrList { name: function.into(), ..Default::default() }));
         let mut node = node(name, "PartitionedCall");
         node.attr.insert("f".into(), pb::AttrValue { value: Some(value) });
         node
@@ -315,7 +315,9 @@ mod tests {
             let tensor =
                 pb::TensorProto { tensor_shape: Some(shape), float_val: vec![1.0], ..Default::default() };
             let mut constant = node("k", "Const");
-            constant.attr.insert("value".into(), pb::AttrValue { value: Some(Value::Tensor(tensor)) });
+            constant
+                .attr
+                .insert("value".into(), pb::AttrValue { value: Some(Value::Tensor(Box::new(tensor))) });
             constant
         };
         let alone = |sizes: &[i64]| findings(&model(vec![sized(sizes)], vec![])).unwrap();

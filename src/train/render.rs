@@ -189,7 +189,7 @@ mod tests {
         };
         let nodes = vec![
             node("x", "Placeholder", &[], vec![("dtype", float.clone())]),
-            node("size", "Const", &[], vec![("dtype", int), ("value", Value::Tensor(sides))]),
+            node("size", "Const", &[], vec![("dtype", int), ("value", Value::Tensor(Box::new(sides)))]),
             node("y", "ResizeBilinear", &["x", "size"], vec![("T", float)]),
         ];
         let graph = pb::GraphDef { node: nodes, ..Default::default() }.encode_to_vec();

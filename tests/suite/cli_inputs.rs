@@ -43,7 +43,7 @@ fn first() -> Vec<pb::NodeDef> {
 }
 
 fn parsed() -> pb::NodeDef {
-    let list = |value: ListValue| Value::List(value);
+    let list = |value: ListValue| Value::List(Box::new(value));
     let keys = ListValue { s: vec!["image/encoded".as_bytes().to_vec().into()], ..Default::default() };
     let strings = ListValue { r#type: vec![DataType::DtString as i32], ..Default::default() };
     let scalars = ListValue { shape: vec![shape_proto(&[])], ..Default::default() };

@@ -221,7 +221,7 @@ fn post_processing_of_other_makers_is_refused_by_name() {
 }
 
 fn named(function: &str) -> Value {
-    Value::Func(pb::NameAttrList { name: function.into(), ..Default::default() })
+    Value::Func(Box::new(pb::NameAttrList { name: function.into(), ..Default::default() }))
 }
 
 /// A function of boxes and scores that says what it stands for, and the call of it.

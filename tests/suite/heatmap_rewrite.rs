@@ -16,7 +16,7 @@ const BEST: i32 = 100;
 fn detector(classes: i32, by_remainder: bool) -> pb::MetaGraphDef {
     let sizes = |name: &str, values: &[i64]| {
         let list = pb::attr_value::ListValue { i: values.to_vec(), ..Default::default() };
-        (name.to_owned(), Value::List(list))
+        (name.to_owned(), Value::List(Box::new(list)))
     };
     let pooled = |name: &str, input: &str| {
         [sizes("ksize", &[1, 3, 3, 1]), sizes("strides", &[1, 1, 1, 1])]

@@ -84,7 +84,7 @@ fn function(name: &str, arguments: &[&str], nodes: Vec<pb::NodeDef>, result: &st
 
 fn call(name: &str, function: &str, inputs: &[&str]) -> pb::NodeDef {
     let f = pb::NameAttrList { name: function.into(), ..Default::default() };
-    with(node(name, "PartitionedCall", inputs), "f", Value::Func(f))
+    with(node(name, "PartitionedCall", inputs), "f", Value::Func(Box::new(f)))
 }
 
 #[test]

@@ -15,7 +15,7 @@ const DEPTH: usize = 3;
 const VARIABLES: [&str; 7] = ["i", "kept", "labels", "multi", "boxes", "scores", "all"];
 
 fn named(function: &str) -> Value {
-    Value::Func(pb::NameAttrList { name: function.into(), ..Default::default() })
+    Value::Func(Box::new(pb::NameAttrList { name: function.into(), ..Default::default() }))
 }
 
 /// A function of the loop's variables; results are written like inputs of its nodes.
@@ -265,7 +265,7 @@ fn shapes_that_a_loop_declares_of_its_variables_grow() {
     find(&mut meta, false, "loop").input.push("all".into());
     let shapes: Vec<pb::TensorShapeProto> =
         [&[][..], &[], &[], &[], &[], &[], &[], &[2, ANCHORS, 4]].map(shape_proto).into();
-    let list = Value::List(pb::attr_value::ListValue { shape: shapes, ..Default::default() });
+    let list = Value::List(Box::new(pb::attr_value::ListValue { shape: shapes, ..Default::default() }));
     find(&mut meta, false, "loop").attr.insert("output_shapes".into(), attr(list));
     let functions = &mut meta.graph_def.as_mut().unwrap().library.as_mut().unwrap().function;
     for function in functions.iter_mut() {

@@ -29,7 +29,11 @@ fn typed(node: pb::NodeDef, dtype: DataType) -> pb::NodeDef {
 fn convolution(name: &str, inputs: &[&str], stride: i64) -> pb::NodeDef {
     let strides = ListValue { i: vec![1, stride, stride, 1], ..Default::default() };
     let node = typed(node(name, "Conv2D", inputs), DataType::DtFloat);
-    with(with(node, "strides", Value::List(strides)), "padding", Value::S("VALID".as_bytes().to_vec().into()))
+    with(
+        with(node, "strides", Value::List(Box::new(strides))),
+        "padding",
+        Value::S("VALID".as_bytes().to_vec().into()),
+    )
 }
 
 fn typed_value(name: &str, shape: &[usize], values: &[f32]) -> pb::NodeDef {

@@ -109,7 +109,7 @@ impl Region<'_, '_> {
                 .map(|b| here.nodes[b].input.iter().filter(|i| i.starts_with('^')).cloned().collect())
                 .unwrap_or_default();
             let dtype = attr(Value::Type(pb::DataType::DtInt32 as i32));
-            let value = attr(Value::Tensor(int_scalar(0)));
+            let value = attr(Value::Tensor(Box::new(int_scalar(0))));
             editor.add(
                 self.scope,
                 pb::NodeDef {
@@ -224,7 +224,7 @@ fn set_number(node: &mut pb::NodeDef, element: usize, value: f64) {
         if let Some(v) = values.get_mut(element) {
             *v = value as i64;
         }
-        *tensor = with_ints(tensor, &values);
+        **tensor = with_ints(tensor, &values);
     } else if let Some(mut values) = floats(tensor) {
         if let Some(v) = values.get_mut(element) {
             *v = value as f32;

@@ -276,7 +276,7 @@ mod tests {
                 ("features", "Relu", &["crops"]),
             ]);
             let named = pb::NameAttrList { name: "body".into(), ..Default::default() };
-            let value = pb::AttrValue { value: Some(pb::attr_value::Value::Func(named)) };
+            let value = pb::AttrValue { value: Some(pb::attr_value::Value::Func(Box::new(named))) };
             graph.node[2].attr.insert("body".into(), value);
             // What is put into a list or taken from it has the type of its elements; the list itself has none.
             for list in &mut graph.node[3..5] {

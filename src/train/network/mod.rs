@@ -229,7 +229,7 @@ fn patches(view: &GraphView<'_>, graph: &mut pb::GraphDef, head: &Head, features
     if !matches!(padding, "SAME" | "VALID") {
         return Err(not(&conv.name, format!("a class layer with {padding} padding")));
     }
-    let list = |i: Vec<i64>| Value::List(ListValue { i, ..Default::default() });
+    let list = |i: Vec<i64>| Value::List(Box::new(ListValue { i, ..Default::default() }));
     let name = format!("{}/tfgraft_patches", features.split(':').next().unwrap_or_default());
     graph.node.push(
         node(&name, "ExtractImagePatches", &[features.as_str()])

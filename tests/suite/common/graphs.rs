@@ -17,7 +17,7 @@ pub fn with(mut node: pb::NodeDef, key: &str, value: Value) -> pb::NodeDef {
 
 /// A constant.
 pub fn value(name: &str, tensor: pb::TensorProto) -> pb::NodeDef {
-    with(node(name, "Const", &[]), "value", Value::Tensor(tensor))
+    with(node(name, "Const", &[]), "value", Value::Tensor(Box::new(tensor)))
 }
 
 /// A constant integer vector.
