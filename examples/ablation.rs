@@ -1,6 +1,11 @@
 //! What each part of the fit is worth: retrains with one part changed at a time, on so many pictures of each new class.
 //!
 //!     cargo run --release --example ablation -- MODEL TRAIN TEST [--pictures 1,5,30,all] [--seeds 5] [--variants NAME,...]
+//!         [--recover CLASS,...]
+//!
+//! With `--recover` the columns of those old classes are silenced, and they are learned anew as classes of the same names
+//! with "again" behind them: `tfgraft evaluate MODEL --data TEST` says what the original columns find. Such a model's features know the
+//! class, so that the figures say more than for a class that is new to it.
 //!
 //! Prints a table: mean over seeds (of views and of the choice of pictures) and standard deviation of the new classes' AP and
 //! AP50, and of how many false detections of one of them a picture has from score 0.5 on. A model is written, read and measured
@@ -8,13 +13,15 @@
 #![allow(clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tfgraft::Error;
 use tfgraft::data::{Dataset, LabelMap, load};
-use tfgraft::head::understand;
+use tfgraft::export::{VariableValues, layer_values};
+use tfgraft::head::{Growth, Weights, understand};
 use tfgraft::retrain::{Options, Plan, PlannedClass, retrain};
+use tfgraft::runtime::{self, AnyTensor, bundle};
 use tfgraft::saved_model::SavedModel;
 use tfgraft::train::Strategy;
 use tfgraft::train::cache::DEFAULT_LIMIT;
@@ -45,8 +52,15 @@ const VARIANTS: &[Variant] = &[
 /// What the variants are measured against: the recipe of 2017.
 const COPY_BACK: &str = "copy-back";
 
+/// What a class is called that is learned a second time.
+const AGAIN: &str = " again";
+/// The bias of a column that never fires, and that a fit takes no likeness from.
+const SILENT: f32 = -1000.0;
+
 struct Given {
-    model: String,
+    model: PathBuf,
+    /// The folder of a model with silenced columns.
+    _silenced: Option<tempfile::TempDir>,
     train: Dataset,
     test: Dataset,
     pictures: Vec<Option<usize>>,
@@ -108,10 +122,24 @@ impl Given {
         if let Some(unknown) = variants.iter().find(|v| !every.contains(&v.as_str())) {
             return Err(Error::Usage(format!("{unknown}: expected one of {}", every.join(", "))));
         }
+        let (mut train, mut test) = (load(&[train], None)?, load(&[test], None)?);
+        let mut silenced = None;
+        let mut model = PathBuf::from(model);
+        if let Some(classes) = options.get("recover") {
+            let classes: Vec<&str> = classes.split(',').collect();
+            let folder = tempfile::tempdir().map_err(|e| Error::io(Path::new("a temporary folder"), e))?;
+            runtime::start(None, None)?;
+            silence(&SavedModel::read(&model)?, &classes, folder.path())?;
+            rename(&mut train, &classes);
+            rename(&mut test, &classes);
+            model = folder.path().to_owned();
+            silenced = Some(folder);
+        }
         Ok(Self {
-            model: model.clone(),
-            train: load(&[train], None)?,
-            test: load(&[test], None)?,
+            model,
+            _silenced: silenced,
+            train,
+            test,
             pictures: list("pictures", "1,5,30,all".to_owned()).iter().map(|k| k.parse().ok()).collect(),
             seeds: options.get("seeds").and_then(|s| s.parse().ok()).unwrap_or(5),
             variants,
@@ -121,7 +149,7 @@ impl Given {
     /// AP and AP50 of the new classes on the test pictures, false detections per picture and class, and seconds without
     /// measuring.
     fn run(&self, variant: &str, pictures: Option<usize>, seed: u64) -> Result<[f64; 4], Error> {
-        let model = SavedModel::read(Path::new(&self.model))?;
+        let model = SavedModel::read(&self.model)?;
         let understood = understand(model.meta())?;
         let classes = understood.located.classes;
         let (labels, from) =
@@ -183,4 +211,58 @@ fn choose(data: &mut Dataset, labels: &LabelMap, count: usize, seed: u64) {
         kept.extend(order.iter().copied().filter(showing).take(count));
     }
     data.images = kept.into_iter().map(|i| data.images[i].clone()).collect();
+}
+
+/// Writes a copy of a model to `folder`, label map and pipeline.config beside it, whose columns of these classes never fire.
+fn silence(model: &SavedModel, classes: &[&str], folder: &Path) -> Result<(), Error> {
+    let understood = understand(model.meta())?;
+    let values = VariableValues::read(model, &understood)?;
+    let count = understood.located.classes;
+    let (labels, from) = LabelMap::for_model(None, model.source.label_map.as_deref(), || Ok(count as u32))?;
+    let growth = Growth { classes: count, added: 0 };
+    let mut replaced = Vec::new();
+    for (layer, old) in understood.layers.iter().zip(layer_values(model, &values, &understood.layers)?) {
+        let mut wide = old;
+        let columns = wide.biases.len();
+        for class in classes {
+            let named = labels.by_name(class);
+            let named = named.ok_or_else(|| Error::Usage(format!("{from} has no class {class:?}")))?;
+            let column = named.id as usize - 1 + usize::from(layer.axis.background);
+            for at in (column..columns).step_by(layer.axis.columns(growth)) {
+                wide.biases[at] = SILENT;
+                wide.kernel.iter_mut().skip(at).step_by(columns).for_each(|w| *w = 0.0);
+            }
+        }
+        let (Weights::Variable(kernel), Weights::Variable(biases)) = (&layer.kernel, &layer.biases) else {
+            return Err(Error::Usage(
+                "columns are silenced in variables: give a SavedModel that has some".into(),
+            ));
+        };
+        replaced.push((kernel.key.clone(), AnyTensor::new(&layer.kernel_shape, &wide.kernel)?));
+        replaced.push((biases.key.clone(), AnyTensor::new(&[columns], &wide.biases)?));
+    }
+    let (Some(dir), Some(prefix)) = (model.dir(), model.variables_prefix()) else {
+        return Err(Error::Usage("columns are silenced in a SavedModel's variables".into()));
+    };
+    let variables = &understood.variables;
+    let entries = variables.all.iter().map(|v| (v.key.clone(), v.dtype));
+    let entries: Vec<_> = entries.chain(variables.others.iter().cloned()).collect();
+    let out = folder.join("saved_model");
+    let copy = |from: &Path, to: &Path| std::fs::copy(from, to).map_err(|e| Error::io(from, e));
+    std::fs::create_dir_all(out.join("variables")).map_err(|e| Error::io(&out, e))?;
+    copy(&dir.join("saved_model.pb"), &out.join("saved_model.pb"))?;
+    for (file, name) in
+        [(&model.source.label_map, "label_map.pbtxt"), (&model.source.pipeline_config, "pipeline.config")]
+    {
+        file.iter().try_for_each(|file| copy(file, &folder.join(name)).map(drop))?;
+    }
+    bundle::rewrite(&prefix, &out.join("variables/variables"), &entries, &replaced)
+}
+
+/// Gives objects of these classes the name of a class that the model does not have.
+fn rename(data: &mut Dataset, classes: &[&str]) {
+    let objects = data.images.iter_mut().flat_map(|image| &mut image.objects).map(|object| &mut object.class);
+    for name in objects.chain(&mut data.categories).filter(|name| classes.contains(&name.as_str())) {
+        name.push_str(AGAIN);
+    }
 }

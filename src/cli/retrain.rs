@@ -64,6 +64,9 @@ pub struct Args {
     /// can say it with LVIS's `not_exhaustive_category_ids`
     #[arg(long, value_name = "FILE")]
     pub incomplete: Option<PathBuf>,
+    /// Take what scores like a typical new object in such pictures for one, instead of ignoring it
+    #[arg(long)]
+    pub pseudo_labels: bool,
     /// Held-back data to measure on: DATA, or a fraction of DATA such as 0.2
     #[arg(long, value_name = "DATA|FRACTION")]
     pub validation: Option<PathBuf>,
@@ -100,6 +103,9 @@ pub fn run(args: Args) -> Result<()> {
         ))
         .into());
     }
+    if args.pseudo_labels && args.strategy == StrategyName::CopyBack {
+        return Err(Error::Usage("--pseudo-labels is for --strategy frozen-columns".into()).into());
+    }
     let model = SavedModel::read(&args.model)?;
     policy::admit(&model, args.runtime.trust)?;
     let understood = understand(model.meta())?;
@@ -116,7 +122,15 @@ pub fn run(args: Args) -> Result<()> {
     data.name_classes(&labels);
     let validation = held_back(&args, &mut data, &labels)?;
     let plan = Plan::new(&data, &labels, &labels_from, classes, &args.add)?;
-    let lines = plan_lines(&plan, &data, &labels_from);
+    if args.pseudo_labels && data.images.iter().all(|image| image.incomplete.is_complete()) {
+        return Err(Error::Usage(
+            "--pseudo-labels looks for unlabelled objects, and every picture is said to be labelled completely: name \
+             those that are not with --incomplete"
+                .into(),
+        )
+        .into());
+    }
+    let lines = plan_lines(&plan, &data, &labels_from, args.pseudo_labels);
     if args.dry_run {
         if args.json {
             return output::json(&plan);
@@ -126,7 +140,9 @@ pub fn run(args: Args) -> Result<()> {
     lines.iter().for_each(|line| tracing::info!("{line}"));
     let strategy = match args.strategy {
         StrategyName::FrozenColumns => {
-            Strategy::FrozenColumns(FitOptions { threads: args.runtime.threads, ..FitOptions::default() })
+            let pseudo_labels = args.pseudo_labels;
+            let threads = args.runtime.threads;
+            Strategy::FrozenColumns(FitOptions { pseudo_labels, threads, ..FitOptions::default() })
         }
         StrategyName::CopyBack => Strategy::CopyBack(DescentOptions {
             threads: args.runtime.threads,
@@ -191,12 +207,13 @@ fn given(args: &Args) -> serde_json::Value {
     serde_json::json!({
         "model": args.model, "data": args.data, "add": args.add, "strategy": format!("{:?}", args.strategy),
         "views": args.views, "seed": args.seed, "threads": args.runtime.threads, "cache_limit_mb": args.cache_limit,
-        "label_map": args.label_map, "images": args.images, "incomplete": args.incomplete, "validation": args.validation,
+        "label_map": args.label_map, "images": args.images, "incomplete": args.incomplete,
+        "pseudo_labels": args.pseudo_labels, "validation": args.validation,
         "min_new_ap": args.gate.min_new_ap, "max_old_drop": args.gate.max_old_drop,
     })
 }
 
-fn plan_lines(plan: &Plan, data: &Dataset, labels_from: &str) -> Vec<String> {
+fn plan_lines(plan: &Plan, data: &Dataset, labels_from: &str, pseudo_labels: bool) -> Vec<String> {
     let mut lines = vec![
         format!("label map: {labels_from}"),
         format!("{} → {} classes, {} pictures", plan.classes_before, plan.classes_after(), data.images.len()),
@@ -218,9 +235,8 @@ fn plan_lines(plan: &Plan, data: &Dataset, labels_from: &str) -> Vec<String> {
     }
     let open = data.images.iter().filter(|image| !image.incomplete.is_complete()).count();
     if open > 0 {
-        lines.push(format!(
-            "{open} pictures may show unlabelled objects: what scores like one there is ignored"
-        ));
+        let fate = if pseudo_labels { "is ignored, or taken for one" } else { "is ignored" };
+        lines.push(format!("{open} pictures may show unlabelled objects: what scores like one there {fate}"));
     }
     if !data.problems.is_empty() {
         lines.extend(data.problems.to_string().lines().map(str::to_owned));

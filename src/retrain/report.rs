@@ -88,6 +88,8 @@ pub struct Training {
     pub incomplete_pictures: usize,
     /// Anchors in them that were ignored since they score like labelled objects, by class.
     pub ignored_anchors: usize,
+    /// Anchors in them that were taken for objects, by class; of pseudo-labels alone.
+    pub pseudo_labelled_anchors: usize,
     /// Loss of the scores by step.
     pub losses: Vec<f64>,
     /// What was fitted, one entry for layers that were fitted together.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::division::Division;
 use super::focal;
-use super::incomplete::{self, ROUNDS, Weights};
+use super::incomplete::{self, Alike, ROUNDS, Weights};
 use super::kept::KeptRows;
 use super::lbfgs::{self, Limits};
 use super::objective::{self, Objective};
@@ -33,6 +33,8 @@ pub struct FitOptions {
     pub limits: Limits,
     /// What columns are multiplied by in the end.
     pub calibration: f64,
+    /// Whether what scores like a typical object in a picture with incomplete labels counts as one.
+    pub pseudo_labels: bool,
     /// Whether held-out pictures say which score divides objects from all else, and it becomes one half.
     pub divide: bool,
     /// Threads of TensorFlow; its own choice without it.
@@ -47,6 +49,7 @@ impl Default for FitOptions {
             positive_weight: 2.0,
             limits: Limits { iterations: 60, tolerance: 1e-5 },
             calibration: SLOPE,
+            pseudo_labels: false,
             divide: true,
             threads: None,
         }
@@ -115,8 +118,8 @@ pub struct FitResult {
     pub evaluations: usize,
     /// Effective positives, sums of weight · target: for each layer [anchors, classes].
     pub positives: Vec<Vec<f64>>,
-    /// Anchors of pictures with incomplete labels that score like labelled objects and were ignored, by class.
-    pub ignored: usize,
+    /// Anchors of pictures with incomplete labels that score like labelled objects, by class.
+    pub alike: Alike,
     /// For each class where its score of one half was put.
     pub divisions: Vec<Division>,
     /// Seconds.
@@ -147,8 +150,8 @@ pub fn fit(
     };
     let rows = (0..kept.layers()).any(|layer| kept.rows(layer) > 0);
     let open = kept.any_open();
-    let (mut weights, mut ignored) =
-        (if open { incomplete::first(kept, sizes, classes)? } else { Weights::new() }, 0);
+    let (mut weights, mut alike) =
+        (if open { incomplete::first(kept, sizes, classes)? } else { Weights::new() }, Alike::default());
     let (mut losses, mut evaluations, mut iterations) = (Vec::new(), 0, 0);
     // Columns after each of so many steps.
     let mut solve = |weights: &Weights,
@@ -191,7 +194,7 @@ pub fn fit(
     // The fits by which pictures with incomplete labels are weighed; without such pictures there is nothing to weigh.
     for round in 0..if open { ROUNDS + 1 } else { 0 } {
         if round > 0 {
-            (weights, ignored) = incomplete::next(kept, sizes, classes, &columns)?;
+            (weights, alike) = incomplete::next(kept, sizes, classes, &columns, options.pseudo_labels)?;
         }
         columns = ended(solve(&weights, &[usual], &mut step)?);
         done = Some(usual);
@@ -214,7 +217,7 @@ pub fn fit(
         .map(|c| NewColumns { kernel: scaled(&c.kernel), biases: scaled(&moved(&c.biases)) })
         .collect();
     let seconds = start.elapsed().as_secs_f64();
-    Ok(FitResult { columns, losses, iterations, evaluations, positives, ignored, divisions, seconds })
+    Ok(FitResult { columns, losses, iterations, evaluations, positives, alike, divisions, seconds })
 }
 
 fn positives(kept: KeptRows<'_>, sizes: &[LayerSize], classes: usize) -> Result<Vec<Vec<f64>>> {
@@ -314,6 +317,7 @@ mod tests {
             positive_weight: 1.0,
             limits,
             calibration: 1.0,
+            pseudo_labels: false,
             divide: false,
             threads: None,
         };

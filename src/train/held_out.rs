@@ -11,7 +11,7 @@ use std::fmt;
 
 use super::division::{Division, FLOOR, Found};
 use super::features::Showing;
-use super::incomplete::Weights;
+use super::incomplete::{StandIn, Weights};
 use super::kept::KeptRows;
 use super::loss::Logits;
 use super::parameters::Columns;
@@ -163,7 +163,8 @@ impl<'a> HeldOut<'a> {
             for chunk in 0..kept.chunks(layer) {
                 let made = kept.read(layer, chunk, |parts| {
                     let Some(own) = parts.get(2) else { return Ok(None) };
-                    let v = weights.get(&(layer, chunk)).unwrap_or(own);
+                    let other = weights.get(&(layer, chunk));
+                    let v = other.map_or(own, |other| &other.weights);
                     let shape = v.shape();
                     let width = shape.get(1).copied().unwrap_or(1).max(1);
                     let mut values = v.f32()?.to_vec();
@@ -172,7 +173,8 @@ impl<'a> HeldOut<'a> {
                             row.fill(0.0);
                         }
                     }
-                    AnyTensor::new(&shape, &values).map(Some)
+                    let targets = other.and_then(|other| other.targets.clone());
+                    Ok(Some(StandIn { weights: AnyTensor::new(&shape, &values)?, targets }))
                 })?;
                 if let Some(values) = made.flatten() {
                     out.insert((layer, chunk), values);
@@ -319,7 +321,7 @@ mod tests {
         let mut sums = Vec::new();
         let (steps, divisions) = judge(pictures, names, |weights, steps| {
             assert_eq!(steps, [60]);
-            sums.push(weights.values().map(|v| v.f32().unwrap().iter().sum::<f32>()).sum());
+            sums.push(weights.values().map(|v| v.weights.f32().unwrap().iter().sum::<f32>()).sum());
             Ok(vec![columns(1.0, names.len())])
         });
         assert_eq!(steps, 60);

@@ -3,13 +3,16 @@
 //! In such pictures an anchor without a target may lie on an object that nobody labelled. The fit is done in rounds: in
 //! the first all those anchors count little; then those that score like labelled objects are ignored, the others count in
 //! full, and the fit is done again. (DCFS, NeurIPS 2022, and the federated data set LVIS leave the classes that a picture
-//! does not label wholly out of its loss; with few pictures their plain background is worth keeping.)
+//! does not label wholly out of its loss; with few pictures their plain background is worth keeping.) With pseudo-labels, those
+//! that score like a typical labelled object count as one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::kept::KeptRows;
 use super::parameters::Columns;
 use super::shape::LayerSize;
+use super::task::{TARGETS, WEIGHTS};
 use crate::error::{Error, Result};
 use crate::runtime::AnyTensor;
 
@@ -19,43 +22,97 @@ const FIRST_WEIGHT: f32 = 0.25;
 const LABELLED: f32 = 0.5;
 /// The part of labelled anchors that score lower than what is ignored.
 const QUANTILE: f64 = 0.1;
+/// The part of labelled anchors that score lower than what is taken for an object.
+const TYPICAL: f64 = 0.5;
 /// Fits after the first one.
 pub const ROUNDS: usize = 2;
 
-/// Weights of chunks, by layer and chunk, that stand in for those of the cache.
-pub type Weights = BTreeMap<(usize, usize), AnyTensor>;
+/// What stands in for parts of a chunk of kept rows.
+#[derive(Debug)]
+pub struct StandIn {
+    /// Its weights.
+    pub weights: AnyTensor,
+    /// Its targets, where they are others.
+    pub targets: Option<Arc<AnyTensor>>,
+}
+
+impl StandIn {
+    /// What stands in for the part of this name.
+    pub fn part(&self, name: &str) -> Option<&AnyTensor> {
+        match name {
+            WEIGHTS => Some(&self.weights),
+            TARGETS => self.targets.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// Stand-ins by layer and chunk.
+pub type Weights = BTreeMap<(usize, usize), StandIn>;
+
+/// What becomes of an anchor without a target.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    /// Its weight is multiplied.
+    Weighs(f32),
+    /// It counts as labelled.
+    Object,
+}
+
+/// Anchors of open pictures that score like labelled objects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Alike {
+    /// Those that were ignored.
+    pub ignored: usize,
+    /// Those that were taken for objects.
+    pub taken: usize,
+}
 
 /// Weights for the first round.
 pub fn first(kept: KeptRows<'_>, sizes: &[LayerSize], classes: usize) -> Result<Weights> {
-    reweigh(kept, sizes, classes, |_, _, _| FIRST_WEIGHT)
+    reweigh(kept, sizes, classes, |_, _, _| Fate::Weighs(FIRST_WEIGHT))
 }
 
-/// Weights for the next round by the columns of the last one, and how many anchors are ignored.
+/// Weights for the next round by the columns of the last one, and what became of anchors that score like objects: with
+/// `pseudo_labels` those count as objects that score as high as half of the labelled ones.
 pub fn next(
     kept: KeptRows<'_>,
     sizes: &[LayerSize],
     classes: usize,
     columns: &[Columns],
-) -> Result<(Weights, usize)> {
-    let limits = labelled_scores(kept, sizes, classes, columns)?;
-    let mut ignored = 0;
+    pseudo_labels: bool,
+) -> Result<(Weights, Alike)> {
+    let labelled = labelled_scores(kept, sizes, classes, columns)?;
+    let mut alike = Alike::default();
     let weights = reweigh(kept, sizes, classes, |layer, row, at| {
-        let class = at % classes;
-        let like_an_object = limits[class].is_some_and(|limit| row.score(&columns[layer], at) >= limit);
-        ignored += usize::from(like_an_object);
-        if like_an_object { 0.0 } else { 1.0 }
+        let (score, labelled) = (row.score(&columns[layer], at), &labelled[at % classes]);
+        let reaches = |part: f64| quantile(labelled, part).is_some_and(|limit| score >= limit);
+        if pseudo_labels && reaches(TYPICAL) {
+            alike.taken += 1;
+            Fate::Object
+        } else if reaches(QUANTILE) {
+            alike.ignored += 1;
+            Fate::Weighs(0.0)
+        } else {
+            Fate::Weighs(1.0)
+        }
     })?;
-    Ok((weights, ignored))
+    Ok((weights, alike))
 }
 
-/// Multiplies the weights of anchors without target in open rows by what `factor` says of layer, row and column. A row
-/// of a softmax, which has one weight, is without target where no column has one, and the least factor of its open
-/// classes holds.
+/// Of sorted values the one that this part of them lies below.
+fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
+    sorted.get((sorted.len() as f64 * part) as usize).copied()
+}
+
+/// Does to anchors without target in open rows what `fate` says of layer, row and column. A row of a softmax, which has one
+/// weight, is without target where no column has one; the first of its open classes that takes it for an object has it,
+/// else the least factor of them holds. A plain cell can stand for many; an object stands for itself.
 fn reweigh(
     kept: KeptRows<'_>,
     sizes: &[LayerSize],
     classes: usize,
-    mut factor: impl FnMut(usize, Row<'_>, usize) -> f32,
+    mut fate: impl FnMut(usize, Row<'_>, usize) -> Fate,
 ) -> Result<Weights> {
     let mut out = Weights::new();
     for (number, (layer, size)) in kept.open().iter().zip(sizes).enumerate() {
@@ -65,43 +122,73 @@ fn reweigh(
             let made = kept.read(number, chunk, |parts| {
                 let rows = Rows::new(parts, size.depth, wide)?;
                 let mut weights = rows.weights.to_vec();
+                let mut objects = Vec::new();
                 let (mine, rest) = open.split_at(open.partition_point(|(row, _)| *row < first + rows.count));
                 open = rest;
                 for (at_row, open_classes) in mine {
-                    let row = rows.row(at_row - first);
-                    let weights = &mut weights[(at_row - first) * rows.per_row..][..rows.per_row];
-                    let columns = (0..wide).filter(|at| open_classes.contains(&(at % classes)));
+                    let number_here = at_row - first;
+                    let row = rows.row(number_here);
+                    let weights = &mut weights[number_here * rows.per_row..][..rows.per_row];
+                    let mut columns = (0..wide).filter(|at| open_classes.contains(&(at % classes)));
                     if let [weight] = weights {
                         if row.targets.iter().all(|y| *y == 0.0) && *weight > 0.0 {
-                            *weight *= columns.map(|at| factor(number, row, at)).fold(1.0, f32::min);
+                            let mut least = 1.0f32;
+                            let object = columns.find(|&at| match fate(number, row, at) {
+                                Fate::Weighs(factor) => {
+                                    least = least.min(factor);
+                                    false
+                                }
+                                Fate::Object => true,
+                            });
+                            match object {
+                                Some(at) => {
+                                    objects.push(number_here * wide + at);
+                                    *weight = weight.min(1.0);
+                                }
+                                None => *weight *= least,
+                            }
                         }
                         continue;
                     }
                     for at in columns.filter(|&at| row.targets[at] == 0.0) {
                         if weights[at] > 0.0 {
-                            weights[at] *= factor(number, row, at);
+                            match fate(number, row, at) {
+                                Fate::Weighs(factor) => weights[at] *= factor,
+                                Fate::Object => {
+                                    objects.push(number_here * wide + at);
+                                    weights[at] = weights[at].min(1.0);
+                                }
+                            }
                         }
                     }
                 }
                 first += rows.count;
-                let shape = [rows.count, rows.per_row];
-                (!mine.is_empty()).then(|| AnyTensor::new(&shape, &weights)).transpose()
+                if mine.is_empty() {
+                    return Ok(None);
+                }
+                let targets = (!objects.is_empty()).then(|| {
+                    let mut targets = rows.targets.to_vec();
+                    objects.into_iter().for_each(|at| targets[at] = 1.0);
+                    AnyTensor::new(&[rows.count, wide], &targets).map(Arc::new)
+                });
+                let weights = AnyTensor::new(&[rows.count, rows.per_row], &weights)?;
+                Ok(Some(StandIn { weights, targets: targets.transpose()? }))
             })?;
-            if let Some(weights) = made.flatten() {
-                out.insert((number, chunk), weights);
+            if let Some(stand_in) = made.flatten() {
+                out.insert((number, chunk), stand_in);
             }
         }
     }
     Ok(out)
 }
 
-/// For each class the score that all but [`QUANTILE`] of the labelled anchors reach.
+/// For each class the scores of the labelled anchors, the lowest first.
 fn labelled_scores(
     kept: KeptRows<'_>,
     sizes: &[LayerSize],
     classes: usize,
     columns: &[Columns],
-) -> Result<Vec<Option<f64>>> {
+) -> Result<Vec<Vec<f64>>> {
     let mut scores: Vec<Vec<f64>> = vec![Vec::new(); classes];
     for (layer, size) in sizes.iter().enumerate() {
         let wide = size.anchors * classes;
@@ -117,11 +204,8 @@ fn labelled_scores(
             })?;
         }
     }
-    let limit = |mut scores: Vec<f64>| {
-        scores.sort_by(f64::total_cmp);
-        scores.get((scores.len() as f64 * QUANTILE) as usize).copied()
-    };
-    Ok(scores.into_iter().map(limit).collect())
+    scores.iter_mut().for_each(|scores| scores.sort_by(f64::total_cmp));
+    Ok(scores)
 }
 
 /// The rows of a chunk as plain numbers.
@@ -220,15 +304,33 @@ mod tests {
             assert!(kept.any_open());
             let all = |weights: &Weights| -> Vec<f32> {
                 let of = |at| {
-                    cache.read(0, at, |parts| Ok(weights.get(&(0, at)).unwrap_or(&parts[2]).f32()?.to_vec()))
+                    cache.read(0, at, |parts| {
+                        Ok(weights.get(&(0, at)).map_or(&parts[2], |s| &s.weights).f32()?.to_vec())
+                    })
                 };
                 (0..cache.chunks(0)).flat_map(|at| of(at).unwrap().unwrap()).collect()
             };
             let first = super::first(kept, &[SIZE], 2).unwrap();
             assert_eq!(all(&first), [2.0, 2.0, 2.0, 2.0, 0.5, 2.0, 2.0, 2.0, 0.5, 2.0], "{chunk}");
-            let (next, ignored) = super::next(kept, &[SIZE], 2, &columns).unwrap();
-            assert_eq!(ignored, 1);
+            let (next, alike) = super::next(kept, &[SIZE], 2, &columns, false).unwrap();
+            assert_eq!(alike, Alike { ignored: 1, taken: 0 });
             assert_eq!(all(&next), [2.0, 2.0, 2.0, 2.0, 0.0, 2.0, 2.0, 2.0, 2.0, 2.0], "{chunk}");
+        }
+        // With pseudo-labels the one that scores like half of the labelled ones or more is one.
+        let list = [&list[..], &[(0.91, [0.0, 0.0], true)]].concat();
+        for chunk in [1, 2, 9] {
+            let (cache, open) = rows(&list, chunk);
+            let kept = KeptRows::new(&cache, &open, 0..1).unwrap();
+            let (next, alike) = super::next(kept, &[SIZE], 2, &columns, true).unwrap();
+            // Scores of labelled ones: 1 and 0.9; half of them reach 1, all 0.9.
+            assert_eq!(alike, Alike { ignored: 2, taken: 0 }, "{chunk}");
+            assert!(next.values().all(|s| s.targets.is_none()));
+            let steep = [Columns { kernel: vec![-1.0, 1.0], biases: vec![0.0, 0.0] }];
+            let (next, alike) = super::next(kept, &[SIZE], 2, &steep, true).unwrap();
+            // Now the darkest scores highest.
+            assert_eq!(alike, Alike { ignored: 2, taken: 1 }, "{chunk}");
+            let taken = next.values().find_map(|s| s.targets.as_ref().zip(Some(&s.weights))).unwrap();
+            assert!(taken.0.f32().unwrap().contains(&1.0) && taken.1.f32().unwrap().contains(&1.0));
         }
         let (cache, open) = rows(&list[..1], 1);
         assert!(!KeptRows::new(&cache, &open, 0..1).unwrap().any_open());
@@ -254,10 +356,16 @@ mod tests {
         }
         cache.finish().unwrap();
         let kept = KeptRows::new(&cache, &open, 0..1).unwrap();
-        let weights = |weights: Weights| weights[&(0, 0)].f32().unwrap().to_vec();
+        let weights = |weights: Weights| weights[&(0, 0)].weights.f32().unwrap().to_vec();
         assert_eq!(weights(super::first(kept, &[SIZE], 2).unwrap()), [2.0, 0.5, 0.5, 2.0, 2.0]);
         let columns = [Columns { kernel: vec![1.0, 1.0], biases: vec![0.0, 0.0] }];
-        let (next, ignored) = super::next(kept, &[SIZE], 2, &columns).unwrap();
-        assert_eq!((weights(next), ignored), (vec![2.0, 0.0, 2.0, 2.0, 2.0], 1));
+        let (next, alike) = super::next(kept, &[SIZE], 2, &columns, false).unwrap();
+        assert_eq!((weights(next), alike.ignored), (vec![2.0, 0.0, 2.0, 2.0, 2.0], 1));
+        // The one that is ignored scores what half of the labelled ones do.
+        let (next, alike) = super::next(kept, &[SIZE], 2, &columns, true).unwrap();
+        assert_eq!(alike, Alike { ignored: 0, taken: 1 });
+        let targets = next[&(0, 0)].targets.as_ref().unwrap().f32().unwrap().to_vec();
+        assert_eq!(targets, [1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
+        assert_eq!(weights(next), [2.0, 1.0, 2.0, 2.0, 2.0]);
     }
 }

@@ -5,7 +5,7 @@ use super::kept::KeptRows;
 use super::loss::LossGraph;
 use super::parameters::{Columns, Moments, Parameters};
 use super::shape::LayerSize;
-use super::task::{Loss, WEIGHTS};
+use super::task::Loss;
 use crate::error::{Error, Result};
 use crate::runtime::{AnyTensor, SessionConfig};
 
@@ -66,19 +66,15 @@ impl<'a> Objective<'a> {
         let mut total = 0.0;
         let mut slope = Columns { kernel: vec![0.0; depth * wide], biases: vec![0.0; wide] };
         for chunk in 0..self.kept.chunks(layer) {
-            let got = self.kept.read(layer, chunk, |parts| {
-                let mut feeds = vec![("w", &w), ("b", &b)];
-                let others = self.weights.get(&(layer, chunk));
-                feeds.extend(
-                    self.loss
-                        .parts()
-                        .iter()
-                        .copied()
-                        .zip(parts)
-                        .map(|(name, part)| (name, others.filter(|_| name == WEIGHTS).unwrap_or(part))),
-                );
-                self.graph.run(&feeds)
-            })?;
+            let got =
+                self.kept.read(layer, chunk, |parts| {
+                    let mut feeds = vec![("w", &w), ("b", &b)];
+                    let others = self.weights.get(&(layer, chunk));
+                    feeds.extend(self.loss.parts().iter().copied().zip(parts).map(|(name, part)| {
+                        (name, others.and_then(|others| others.part(name)).unwrap_or(part))
+                    }));
+                    self.graph.run(&feeds)
+                })?;
             let Some(got) = got else { continue };
             total += got.loss;
             accumulate(&mut slope.kernel, got.kernel.f32()?);

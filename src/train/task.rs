@@ -13,6 +13,8 @@ use crate::head::LayerValues;
 use crate::head::columns::NewColumns;
 use crate::head::locate::Role;
 
+/// What the loss graph calls the targets of rows.
+pub(super) const TARGETS: &str = "y";
 /// What the loss graph calls the weights of rows.
 pub(super) const WEIGHTS: &str = "v";
 
@@ -43,8 +45,8 @@ impl Loss {
     /// What the loss graph calls the parts.
     pub(super) fn parts(self) -> &'static [&'static str] {
         match self {
-            Self::Softmax => &["x", "y", WEIGHTS, "s"],
-            _ => &["x", "y", WEIGHTS],
+            Self::Softmax => &["x", TARGETS, WEIGHTS, "s"],
+            _ => &["x", TARGETS, WEIGHTS],
         }
     }
 }

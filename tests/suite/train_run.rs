@@ -185,19 +185,27 @@ fn unlabelled_squares_do_less_harm_where_their_pictures_are_named() {
     let mut removed = hidden.clone();
     removed.images.drain(2..5);
     let penalties = Penalties { columns: 0.1, ..Penalties::default() };
-    let strategy = Strategy::FrozenColumns(FitOptions { penalties, ..FitOptions::default() });
-    let options = TrainOptions { strategy, ..TrainOptions::default() };
-    let reds = |data: &Dataset| {
-        let trained = run(data, &options, Geometry::Squash).unwrap();
+    let fit = FitOptions { penalties, ..FitOptions::default() };
+    let options = TrainOptions { strategy: Strategy::FrozenColumns(fit), ..TrainOptions::default() };
+    let pseudo = Strategy::FrozenColumns(FitOptions { pseudo_labels: true, ..fit });
+    let pseudo = TrainOptions { strategy: pseudo, ..options.clone() };
+    let reds = |data: &Dataset, options: &TrainOptions| {
+        let trained = run(data, options, Geometry::Squash).unwrap();
         let reds: Vec<f32> = trained.columns.iter().map(|columns| red_and_blue(columns).0).collect();
         (reds, trained.statistics)
     };
-    let ((harmless, _), (harmed, plain), (helped, told)) = (reds(&removed), reds(&hidden), reds(&named));
+    let ((harmless, _), (harmed, plain)) = (reds(&removed, &options), reds(&hidden, &options));
+    let ((helped, told), (taught, taken)) = (reds(&named, &options), reds(&named, &pseudo));
     for ((harmless, harmed), helped) in harmless.iter().zip(&harmed).zip(&helped) {
         assert!(*helped > (harmless + harmed) / 2.0, "{harmless} {harmed} {helped}");
     }
-    assert_eq!((plain.ignored, plain.incomplete, told.incomplete), (0, 0, 3));
-    assert!(told.ignored > 0);
+    assert_eq!((plain.alike.ignored, plain.incomplete, told.incomplete), (0, 0, 3));
+    assert!(told.alike.ignored > 0 && told.alike.taken == 0);
+    // What is taken for squares teaches more of red than what is ignored.
+    assert!(taken.alike.taken > 0);
+    assert_eq!(taken.alike.taken + taken.alike.ignored, told.alike.ignored);
+    let sum = |reds: &[f32]| reds.iter().sum::<f32>();
+    assert!(sum(&taught) > sum(&helped), "{helped:?} {taught:?}");
 
     let strategy = Strategy::CopyBack(DescentOptions::default());
     let refused = run(&named, &TrainOptions { strategy, ..options.clone() }, Geometry::Squash);

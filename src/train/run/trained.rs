@@ -6,6 +6,7 @@ use crate::head::locate::Role;
 use crate::train::copy_back::regions::Comparison;
 use crate::train::division::Division;
 use crate::train::frozen_columns::{FitOptions, fit};
+use crate::train::incomplete::Alike;
 use crate::train::kept::KeptRows;
 use crate::train::task::Task;
 
@@ -32,8 +33,8 @@ pub struct Statistics {
     pub matched_by_map: Vec<Vec<usize>>,
     /// Pictures with incomplete labels.
     pub incomplete: usize,
-    /// Anchors of those that were ignored since they score like objects, by class.
-    pub ignored: usize,
+    /// Anchors of those that score like objects, by class.
+    pub alike: Alike,
     /// Seconds until all features were there.
     pub feature_seconds: f64,
     /// Seconds of the solver.
@@ -90,7 +91,8 @@ impl Trained {
             self.statistics.positives[layer] = positives;
         }
         self.statistics.fit_seconds += result.seconds;
-        self.statistics.ignored += result.ignored;
+        self.statistics.alike.ignored += result.alike.ignored;
+        self.statistics.alike.taken += result.alike.taken;
         if self.fits.is_empty() {
             (self.losses, self.iterations) = (result.losses.clone(), result.iterations);
         }
