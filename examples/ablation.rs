@@ -20,7 +20,7 @@ use tfgraft::Error;
 use tfgraft::data::{Dataset, LabelMap, load};
 use tfgraft::export::{VariableValues, layer_values};
 use tfgraft::head::{Growth, Weights, understand};
-use tfgraft::retrain::{Options, Plan, PlannedClass, retrain};
+use tfgraft::retrain::{Options, Plan, PlannedClass, Views, retrain};
 use tfgraft::runtime::{self, AnyTensor, bundle};
 use tfgraft::saved_model::SavedModel;
 use tfgraft::train::Strategy;
@@ -175,7 +175,7 @@ impl Given {
             output: folder.path().join("model"),
             overwrite: false,
             strategy,
-            views: found.and_then(|v| v.views),
+            views: found.and_then(|v| v.views).map_or(Views::ByPictures, Views::Each),
             seed,
             threads: None,
             tensorflow: None,

@@ -14,7 +14,7 @@ use crate::head::understand;
 use crate::input;
 use crate::policy;
 use crate::retrain::report::Validation;
-use crate::retrain::{Options, Plan, Report, retrain};
+use crate::retrain::{Options, Plan, Report, Views, retrain};
 use crate::saved_model::SavedModel;
 use crate::train::Strategy;
 use crate::train::cache::DEFAULT_LIMIT;
@@ -44,6 +44,10 @@ pub struct Args {
     /// Augmented views of each picture [default: by the number of pictures]
     #[arg(long, value_name = "N")]
     pub views: Option<usize>,
+    /// As many views of each picture as the network sees in about so many seconds, 32 at most; the report says how many
+    /// these are
+    #[arg(long, value_name = "SECONDS", conflicts_with = "views")]
+    pub view_seconds: Option<f64>,
     /// Seed of views and random weights; the same seed gives the same bytes
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -154,7 +158,11 @@ pub fn run(args: Args) -> Result<()> {
         output: args.output.clone(),
         overwrite: args.overwrite,
         strategy,
-        views: args.views,
+        views: match (args.views, args.view_seconds) {
+            (Some(views), _) => Views::Each(views),
+            (None, Some(seconds)) => Views::Within(seconds),
+            (None, None) => Views::ByPictures,
+        },
         seed: args.seed,
         threads: args.runtime.threads,
         tensorflow: args.runtime.tensorflow.clone(),
@@ -206,7 +214,7 @@ fn held_back(args: &Args, data: &mut Dataset, labels: &LabelMap) -> Result<Optio
 fn given(args: &Args) -> serde_json::Value {
     serde_json::json!({
         "model": args.model, "data": args.data, "add": args.add, "strategy": format!("{:?}", args.strategy),
-        "views": args.views, "seed": args.seed, "threads": args.runtime.threads, "cache_limit_mb": args.cache_limit,
+        "views": args.views, "view_seconds": args.view_seconds, "seed": args.seed, "threads": args.runtime.threads, "cache_limit_mb": args.cache_limit,
         "label_map": args.label_map, "images": args.images, "incomplete": args.incomplete,
         "pseudo_labels": args.pseudo_labels, "validation": args.validation,
         "min_new_ap": args.gate.min_new_ap, "max_old_drop": args.gate.max_old_drop,

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
 
+use super::clock::Clock;
 use super::look::{Look, check_gate, of_classes};
-use super::page::{self, MapEvidence};
+use super::page;
 use super::plan::Plan;
-use super::report::{Fit, GraphChanges, MaskColumns, OldLoss, Report, Training, Validation, peak_memory};
+use super::report::{GraphChanges, OldLoss, Report, Training, Validation, peak_memory};
+use super::summary::{mask_columns, training};
 use crate::data::{Dataset, LabelMap, Picture};
 use crate::error::{Error, Result};
 use crate::eval::{Gate, Verdict};
 use crate::export::prove::{outputs_on, probe_pictures};
 use crate::export::{Staging, VariableValues, Weights, flat, layer_values};
 use crate::graft::{Graft, NewClass};
-use crate::head::locate::Role;
 use crate::head::{Init, Kind, LayerValues, Understood};
 use crate::input;
 use crate::pipeline_config::{ClassLoss, class_loss};
@@ -26,7 +26,7 @@ use crate::saved_model::{Fingerprint, SavedModel};
 use crate::train::cache::CacheOptions;
 use crate::train::network::{self, Parts, check_trainable};
 use crate::train::shards::{Keep, key};
-use crate::train::{Classes, Fitted, Frozen, Masks, Phase, Strategy, TrainOptions, Trained, train};
+use crate::train::{Classes, Frozen, Phase, Strategy, TrainOptions, Trained, train, views_within};
 
 /// Everything a retraining is told.
 #[derive(Debug, Clone)]
@@ -37,8 +37,8 @@ pub struct Options {
     pub overwrite: bool,
     /// How new columns are made.
     pub strategy: Strategy,
-    /// Views of each picture; automatic without.
-    pub views: Option<usize>,
+    /// Views of each picture.
+    pub views: Views,
     /// Seed of views and random weights.
     pub seed: u64,
     /// Threads of TensorFlow; all cores without.
@@ -53,6 +53,29 @@ pub struct Options {
     pub gate: Gate,
     /// The options as given, for the report.
     pub given: serde_json::Value,
+}
+
+/// How many views of each picture are shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Views {
+    /// By the number of pictures.
+    #[default]
+    ByPictures,
+    /// So many.
+    Each(usize),
+    /// As many as the network sees in about so many seconds.
+    Within(f64),
+}
+
+impl Views {
+    fn check(self) -> Result<()> {
+        match self {
+            Self::Within(seconds) if !(seconds > 0.0 && seconds.is_finite()) => {
+                Err(Error::Usage(format!("--view-seconds {seconds}: expected a number above 0")))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What came out.
@@ -86,6 +109,7 @@ pub fn retrain(
         }
     }
     options.strategy.admits(data)?;
+    options.views.check()?;
     let adds: Vec<NewClass> =
         plan.new.iter().map(|c| NewClass { name: c.name.clone(), init: Init::Silent }).collect();
     let graft = Graft::new(model, understood, &adds)?;
@@ -122,20 +146,34 @@ pub fn retrain(
     let masks = mask_columns(network.masks(), data, plan);
     clock.lap("open network");
     let background = graft.understood.located.background;
+    let views = match options.views {
+        Views::ByPictures => None,
+        Views::Each(views) => Some(views),
+        Views::Within(seconds) => {
+            let views = views_within(seconds, network.as_ref(), data, background)?;
+            tracing::info!(
+                "{views} views of each picture in about {seconds} s; --views {views} makes the same again"
+            );
+            Some(views)
+        }
+    };
     // Which kept rows belong to incomplete pictures is known only to the run that showed them.
     let complete = data.images.iter().all(|image| image.incomplete.is_complete());
     let keep = options.cache_dir.as_ref().filter(|_| complete).map(|dir| -> Result<Keep> {
-        Ok(Keep { dir: dir.clone(), key: features_key(&source, data, plan, options, &tensorflow.version)? })
+        Ok(Keep {
+            dir: dir.clone(),
+            key: features_key(&source, data, plan, (options, views), &tensorflow.version)?,
+        })
     });
     let keep = keep.transpose()?;
     let cache = CacheOptions { keep: keep.clone(), ..staging_cache(&staging, options) };
-    let trained = run_training(network.as_ref(), data, plan, &old, background, cache, options)?;
+    let trained = run_training(network.as_ref(), data, plan, (&old, background), cache, (options, views))?;
     let maps = network.single_stage().map_or_else(Vec::new, |backbone| {
         page::gather(backbone.shape(), &trained.statistics.matched_by_map, plan.new.len())
     });
     drop(network);
-    clock.seconds.insert("features", trained.statistics.feature_seconds);
-    clock.seconds.insert("fit", trained.statistics.fit_seconds);
+    clock.set("features", trained.statistics.feature_seconds);
+    clock.set("fit", trained.statistics.fit_seconds);
     clock.skip();
 
     let spinner = progress::spinner("writing and checking");
@@ -226,7 +264,7 @@ fn features_key(
     source: &Fingerprint,
     data: &Dataset,
     plan: &Plan,
-    options: &Options,
+    (options, views): (&Options, Option<usize>),
     tensorflow: &str,
 ) -> Result<String> {
     let mut parts = vec![
@@ -234,7 +272,7 @@ fn features_key(
         tensorflow.to_owned(),
         format!("{:?}", source.sha256),
         format!("{:?} {:?}", data.categories, plan.new.iter().map(|c| &c.name).collect::<Vec<_>>()),
-        format!("{:?} {:?} {:?}", options.views, options.seed, options.threads),
+        format!("{views:?} {:?} {:?}", options.seed, options.threads),
         format!("{:?}", options.strategy),
     ];
     for image in &data.images {
@@ -248,17 +286,15 @@ fn run_training(
     network: &dyn Frozen,
     data: &Dataset,
     plan: &Plan,
-    old: &[LayerValues],
-    background: bool,
+    (old, background): (&[LayerValues], bool),
     cache: CacheOptions,
-    options: &Options,
+    (options, views): (&Options, Option<usize>),
 ) -> Result<Trained> {
     let classes = Classes {
         new: plan.new.iter().map(|c| c.name.clone()).collect(),
         old: old_columns(data, &plan.labels, plan.classes_before, background),
     };
-    let train_options =
-        TrainOptions { strategy: options.strategy.clone(), views: options.views, seed: options.seed, cache };
+    let train_options = TrainOptions { strategy: options.strategy.clone(), views, seed: options.seed, cache };
     let mut bar = None;
     let mut fitting = false;
     let trained = train(network, data, &classes, old, background, &train_options, &mut |phase| match phase {
@@ -300,108 +336,4 @@ fn probes(data: &Dataset) -> Result<Vec<Picture>> {
     let mut probes: Vec<Picture> = data.images.iter().take(2).map(|i| i.picture()).collect::<Result<_>>()?;
     probes.extend(probe_pictures().into_iter().take(1));
     Ok(probes)
-}
-
-fn training(
-    trained: &Trained,
-    options: &Options,
-    graft: &Graft,
-    maps: Vec<MapEvidence>,
-    added: usize,
-) -> Training {
-    let s = &trained.statistics;
-    let anchors = |layer: usize| graft.understood.layers[layer].axis.outer.unwrap_or(1);
-    let rows = |(layer, counts): (usize, &Vec<usize>)| {
-        counts.chunks(added.max(1)).take(anchors(layer)).map(<[usize]>::to_vec).collect()
-    };
-    Training {
-        strategy: match options.strategy {
-            Strategy::FrozenColumns(_) => "frozen-columns",
-            Strategy::CopyBack(_) => "copy-back",
-        },
-        images: s.images,
-        views: s.views,
-        rows: s.rows.clone(),
-        matched_anchors: s.matched.iter().enumerate().map(rows).collect(),
-        incomplete_pictures: s.incomplete,
-        ignored_anchors: s.alike.ignored,
-        pseudo_labelled_anchors: s.alike.taken,
-        maps,
-        losses: trained.losses.clone(),
-        fits: trained.fits.iter().map(fit_summary).collect(),
-        old_loss: None,
-        copy_back: trained.comparison.clone(),
-        masks: None,
-        cache_bytes: [s.memory_bytes, s.disk_bytes],
-    }
-}
-
-/// What masks can be learned from; tells where they cannot.
-fn mask_columns(masks: Masks<'_>, data: &Dataset, plan: &Plan) -> Option<MaskColumns> {
-    let objects = data.images.iter().flat_map(|image| &image.objects);
-    let objects: Vec<_> = objects.filter(|object| object.mask.is_some() && !object.crowd).collect();
-    let of = |name: &str| objects.iter().filter(|object| object.class == name).count();
-    let counts: Vec<usize> = plan.new.iter().map(|class| of(&class.name)).collect();
-    let not_learned = match masks {
-        Masks::None => return None,
-        Masks::Learned => None,
-        Masks::Mean(reason) => Some(reason.to_owned()),
-    };
-    if let Some(reason) = &not_learned {
-        tracing::warn!("new columns of masks are the mean of the old ones: {reason}");
-    }
-    for (class, _) in plan.new.iter().zip(&counts).filter(|(_, count)| **count == 0 && not_learned.is_none())
-    {
-        tracing::warn!(
-            "DATA has no mask of {}: its column of masks is the mean of the old ones; give COCO segmentations",
-            class.name
-        );
-    }
-    Some(MaskColumns { objects: counts, not_learned })
-}
-
-fn fit_summary(fitted: &Fitted) -> Fit {
-    Fit {
-        columns: match fitted.role {
-            Role::Scores => "scores",
-            Role::Boxes => "boxes",
-            Role::Masks => "masks",
-        },
-        layers: fitted.layers.clone(),
-        loss_before: fitted.losses.first().copied(),
-        loss_after: fitted.losses.last().copied(),
-        divisions: fitted.divisions.clone(),
-    }
-}
-
-/// Seconds by phase.
-struct Clock {
-    start: Instant,
-    last: Instant,
-    seconds: BTreeMap<&'static str, f64>,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        let now = Instant::now();
-        Self { start: now, last: now, seconds: BTreeMap::new() }
-    }
-}
-
-impl Clock {
-    fn lap(&mut self, phase: &'static str) {
-        self.seconds.insert(phase, self.last.elapsed().as_secs_f64());
-        self.skip();
-    }
-
-    fn skip(&mut self) {
-        self.last = Instant::now();
-    }
-
-    /// Seconds of the phases so far, and their sum with all between them.
-    fn seconds(&self) -> BTreeMap<&'static str, f64> {
-        let mut seconds = self.seconds.clone();
-        seconds.insert("total", self.start.elapsed().as_secs_f64());
-        seconds
-    }
 }

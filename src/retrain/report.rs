@@ -77,6 +77,8 @@ pub struct Training {
     pub images: usize,
     /// Views that went through the network.
     pub views: usize,
+    /// Views of a picture with objects: `--views` for the same again.
+    pub views_per_picture: usize,
     /// Kept rows of each class layer.
     pub rows: Vec<usize>,
     /// Anchors (regions of a two-stage model, centres of a heatmap) matched as the OD API matches them, by class layer and

@@ -38,6 +38,6 @@ pub mod task;
 pub mod views;
 
 pub use mask_rows::Masks;
-pub use run::{Classes, Fitted, Phase, Statistics, Strategy, TrainOptions, Trained, train};
+pub use run::{Classes, Fitted, Phase, Statistics, Strategy, TrainOptions, Trained, train, views_within};
 pub use shape::{Backbone, Geometry, Input, Level, NetworkShape, ViewFeatures};
 pub use task::Frozen;

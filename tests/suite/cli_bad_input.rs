@@ -194,6 +194,16 @@ fn bad_classes_are_refused() {
 }
 
 #[test]
+fn options_that_ask_for_nothing_are_refused() {
+    let case = Case::new();
+    case.refused(&case.retrain(&["--view-seconds", "0"]), &["--view-seconds", "above 0"]);
+    case.refused(&case.retrain(&["--view-seconds", "5", "--views", "2"]), &["--view-seconds", "--views"]);
+    case.refused(&case.retrain(&["--pseudo-labels"]), &["--pseudo-labels", "--incomplete"]);
+    let copy_back = ["--pseudo-labels", "--strategy", "copy-back"];
+    case.refused(&case.retrain(&copy_back), &["--pseudo-labels", "frozen-columns"]);
+}
+
+#[test]
 fn the_label_map_of_another_model_is_refused() {
     let case = Case::new();
     let map = case.data.path().join("other.pbtxt");

@@ -14,7 +14,7 @@ use tfgraft::train::frozen_columns::FitOptions;
 use tfgraft::train::parameters::Penalties;
 use tfgraft::train::{
     Backbone, Classes, Geometry, Input, Level, NetworkShape, Phase, Strategy, TrainOptions, Trained,
-    ViewFeatures, train,
+    ViewFeatures, train, views_within,
 };
 
 const SIDE: usize = 64;
@@ -210,6 +210,18 @@ fn unlabelled_squares_do_less_harm_where_their_pictures_are_named() {
     let strategy = Strategy::CopyBack(DescentOptions::default());
     let refused = run(&named, &TrainOptions { strategy, ..options.clone() }, Geometry::Squash);
     assert!(refused.unwrap_err().to_string().contains("copy-back"));
+}
+
+#[test]
+fn a_time_buys_views() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = squares(dir.path());
+    let network = Colours::new(Geometry::Squash);
+    let within = |seconds| views_within(seconds, &network, &dataset, true).unwrap();
+    assert_eq!([1e9, 1e-9].map(within), [32, 1]);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! One training from data to columns: what both strategies need, and that of frozen columns.
 
+mod budget;
 mod copy_back;
 mod strategy;
 mod trained;
 
+pub use budget::views_within;
 pub use strategy::Strategy;
 pub use trained::{Fitted, Statistics, Trained};
 
@@ -102,6 +104,7 @@ pub fn train(
     let maps = network.maps(&tasks);
     let statistics = Statistics {
         images: dataset.images.len(),
+        views_per_picture: views,
         incomplete: dataset.images.iter().filter(|image| !image.incomplete.is_complete()).count(),
         boxes,
         matched_by_map: maps.iter().map(|map| vec![0; map.anchors * classes.new.len()]).collect(),
@@ -132,6 +135,19 @@ pub fn train(
     }
 }
 
+/// The widths of the parts of a row, for each layer of the tasks; `labelled` rows of a softmax end with a label.
+fn row_widths(tasks: &[Task], added: usize, labelled: bool) -> Vec<Vec<usize>> {
+    let widths = |task: &Task| -> Vec<_> {
+        let widths = |&size| {
+            let mut widths = task.loss.row_widths(size, added);
+            widths.extend((task.loss == Loss::Softmax && labelled).then_some(LABEL));
+            widths
+        };
+        task.sizes.iter().map(widths).collect()
+    };
+    tasks.iter().flat_map(widths).collect()
+}
+
 /// What both strategies need.
 struct Run<'a> {
     network: &'a dyn Frozen,
@@ -158,15 +174,8 @@ impl<'a> Run<'a> {
     /// ends a chunk.
     fn rows(&mut self, tasks: &[Task], added: usize, by_view: bool) -> Result<(FeatureCache, OpenRows)> {
         let first_new = self.showing.first_new;
-        let widths = |task: &Task| -> Vec<_> {
-            let widths = |&size| {
-                let mut widths = task.loss.row_widths(size, added);
-                widths.extend((task.loss == Loss::Softmax && first_new > 0).then_some(LABEL));
-                widths
-            };
-            task.sizes.iter().map(widths).collect()
-        };
-        let mut cache = FeatureCache::new(tasks.iter().flat_map(widths).collect(), self.cache.clone());
+        let widths = row_widths(tasks, added, first_new > 0);
+        let mut cache = FeatureCache::new(widths, self.cache.clone());
         let mut open = OpenRows::new(cache.layers());
         let first = resume(&mut cache, &mut self.statistics)?;
         let total = self.statistics.views;

@@ -19,6 +19,8 @@ pub struct Statistics {
     pub boxes: Vec<usize>,
     /// Views of all pictures.
     pub views: usize,
+    /// Views of a picture with objects.
+    pub views_per_picture: usize,
     /// Views of these whose features an earlier run had left.
     pub resumed: usize,
     /// Kept rows of each layer.
