@@ -65,13 +65,16 @@ pub fn write_model(
     fs::write(&file, proto.encode_to_vec()).map_err(|e| Error::io(&file, e))
 }
 
-/// The grown graph with widened constants in it, and the widened variables by key.
+/// Widened variables by their keys.
+type Widened = Vec<(String, AnyTensor)>;
+
+/// The grown graph with widened constants in it, and the widened variables.
 pub(super) fn placed<'a>(
     understood: &Understood,
     grown: &'a Grown,
     old: &[LayerValues],
     new: &[NewColumns],
-) -> Result<(Cow<'a, pb::MetaGraphDef>, Vec<(String, AnyTensor)>)> {
+) -> Result<(Cow<'a, pb::MetaGraphDef>, Widened)> {
     let mut meta = Cow::Borrowed(&grown.meta);
     let mut replaced = Vec::new();
     for (layer, (old, new)) in understood.layers.iter().zip(old.iter().zip(new)) {
@@ -84,7 +87,7 @@ pub(super) fn placed<'a>(
 
 fn place(
     meta: &mut Cow<'_, pb::MetaGraphDef>,
-    replaced: &mut Vec<(String, AnyTensor)>,
+    replaced: &mut Widened,
     layer: &ClassLayer,
     weights: &Weights,
     values: &[f32],

@@ -8,7 +8,7 @@ use std::path::Path;
 use tfgraft::runtime::{AnyTensor, ServingModel, SessionConfig};
 
 /// Name, classes of the base, class columns that the new ones copy (background is column 0 where there is one).
-const PAIRS: [(&str, usize, bool); 7] = [
+const PAIRS: [(&str, usize, bool); 8] = [
     ("tf1_frozen", 5, true),
     ("tf2_levels", 3, true),
     ("tf2_shared", 4, true),
@@ -16,6 +16,7 @@ const PAIRS: [(&str, usize, bool); 7] = [
     ("tf1_masks", 7, true),
     ("tf2_masks", 4, true),
     ("tf1_position_sensitive", 3, true),
+    ("tf1_position_sensitive_fixed", 3, true),
 ];
 const LIKE: [usize; 2] = [2, 1];
 
