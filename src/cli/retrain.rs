@@ -204,6 +204,7 @@ fn held_back(args: &Args, data: &mut Dataset, labels: &LabelMap) -> Result<Optio
             images: held,
             categories: data.categories.clone(),
             problems: Default::default(),
+            left_out: Vec::new(),
         }));
     }
     let mut validation = load(std::slice::from_ref(spec), args.images.as_deref()).context("--validation")?;

@@ -27,6 +27,7 @@ pub(super) fn check(set: &mut Dataset) -> Result<()> {
             Ok(digest) => digest,
             Err(error) => {
                 set.problems.add(ProblemKind::UnreadablePicture, || error.to_string());
+                set.left_out.push(image.source);
                 continue;
             }
         };
@@ -105,6 +106,10 @@ mod tests {
         std::fs::remove_file(path(10)).unwrap();
         let mut set = Dataset { images, ..Dataset::default() };
         check(&mut set).unwrap();
+        // Who lists incomplete pictures need not know which of them are damaged.
+        set.mark_incomplete("03.png\n04.png", "list").unwrap();
+        assert_eq!(set.images.iter().filter(|image| !image.incomplete.is_complete()).count(), 1);
+        assert!(set.mark_incomplete("33.png", "list").is_err());
         let left: Vec<String> = set.images.iter().map(LabelledImage::name).collect();
         let expected: Vec<String> =
             [0, 1, 2, 4, 5, 6, 7, 8, 9].map(|number| path(number).display().to_string()).to_vec();

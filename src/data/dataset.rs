@@ -21,6 +21,8 @@ pub struct Dataset {
     pub categories: Vec<String>,
     /// What was wrong with the data.
     pub problems: Problems,
+    /// Pictures that cannot be decoded and are not among the others.
+    pub left_out: Vec<ImageSource>,
 }
 
 /// Where a picture's bytes are.
@@ -187,19 +189,17 @@ impl Dataset {
             let pattern = glob::Pattern::new(line).map_err(|e| {
                 Error::Data(format!("{}: {line:?} is no pattern of file names: {e}", place()))
             })?;
-            let mut fits = false;
-            for image in &mut self.images {
-                let mine = match &image.source {
-                    ImageSource::File(path) => {
-                        path.ends_with(line)
-                            || path.file_name().is_some_and(|name| pattern.matches(&name.to_string_lossy()))
-                    }
-                    ImageSource::Record { name, .. } => name == line || pattern.matches(name),
-                };
-                if mine {
-                    image.incomplete = Incomplete::Everything;
-                    fits = true;
+            let named = |source: &ImageSource| match source {
+                ImageSource::File(path) => {
+                    path.ends_with(line)
+                        || path.file_name().is_some_and(|name| pattern.matches(&name.to_string_lossy()))
                 }
+                ImageSource::Record { name, .. } => name == line || pattern.matches(name),
+            };
+            let mut fits = self.left_out.iter().any(named);
+            for image in self.images.iter_mut().filter(|image| named(&image.source)) {
+                image.incomplete = Incomplete::Everything;
+                fits = true;
             }
             if !fits {
                 return Err(Error::Data(format!("{}: no picture of the data is named {line:?}", place())));
