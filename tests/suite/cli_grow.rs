@@ -163,8 +163,7 @@ fn a_frozen_graph_file_is_inspected_like_its_saved_model() {
 }
 
 /// Of each way to export and each kind of head one.
-const TYPICAL: [&str; 5] =
-    ["tf1_frozen", "tf1_masks", "tf1_position_sensitive_fixed", "tf2_shared", "tf2_free"];
+const TYPICAL: [&str; 4] = ["tf1_frozen", "tf1_masks", "tf2_shared", "tf2_free"];
 
 #[test]
 fn grown_by_copies_a_model_computes_what_its_oracle_does() {
