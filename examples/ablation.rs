@@ -5,7 +5,7 @@
 //!
 //! With `--recover` the columns of those old classes are silenced, and they are learned anew as classes of the same names
 //! with "again" behind them: `tfgraft evaluate MODEL --data TEST` says what the original columns find. Such a model's features know the
-//! class, so that the figures say more than for a class that is new to it.
+//! class, so that the figures are better than for a class that is new to it.
 //!
 //! Prints a table: mean over seeds (of views and of the choice of pictures) and standard deviation of the new classes' AP and
 //! AP50, and of how many false detections of one of them a picture has from score 0.5 on. A model is written, read and measured
@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use tfgraft::Error;
 use tfgraft::data::{Dataset, LabelMap, load};
 use tfgraft::export::{VariableValues, layer_values};
+use tfgraft::head::columns::SILENT_BIAS;
 use tfgraft::head::{Growth, Weights, understand};
 use tfgraft::retrain::{Options, Plan, PlannedClass, Views, retrain};
 use tfgraft::runtime::{self, AnyTensor, bundle};
@@ -54,8 +55,6 @@ const COPY_BACK: &str = "copy-back";
 
 /// What a class is called that is learned a second time.
 const AGAIN: &str = " again";
-/// The bias of a column that never fires, and that a fit takes no likeness from.
-const SILENT: f32 = -1000.0;
 
 struct Given {
     model: PathBuf,
@@ -229,7 +228,8 @@ fn silence(model: &SavedModel, classes: &[&str], folder: &Path) -> Result<(), Er
             let named = named.ok_or_else(|| Error::Usage(format!("{from} has no class {class:?}")))?;
             let column = named.id as usize - 1 + usize::from(layer.axis.background);
             for at in (column..columns).step_by(layer.axis.columns(growth)) {
-                wide.biases[at] = SILENT;
+                // A fit takes no likeness from such a column.
+                wide.biases[at] = SILENT_BIAS;
                 wide.kernel.iter_mut().skip(at).step_by(columns).for_each(|w| *w = 0.0);
             }
         }
@@ -244,9 +244,6 @@ fn silence(model: &SavedModel, classes: &[&str], folder: &Path) -> Result<(), Er
     let (Some(dir), Some(prefix)) = (model.dir(), model.variables_prefix()) else {
         return Err(Error::Usage("columns are silenced in a SavedModel's variables".into()));
     };
-    let variables = &understood.variables;
-    let entries = variables.all.iter().map(|v| (v.key.clone(), v.dtype));
-    let entries: Vec<_> = entries.chain(variables.others.iter().cloned()).collect();
     let out = folder.join("saved_model");
     let copy = |from: &Path, to: &Path| std::fs::copy(from, to).map_err(|e| Error::io(from, e));
     std::fs::create_dir_all(out.join("variables")).map_err(|e| Error::io(&out, e))?;
@@ -256,7 +253,7 @@ fn silence(model: &SavedModel, classes: &[&str], folder: &Path) -> Result<(), Er
     {
         file.iter().try_for_each(|file| copy(file, &folder.join(name)).map(drop))?;
     }
-    bundle::rewrite(&prefix, &out.join("variables/variables"), &entries, &replaced)
+    bundle::rewrite(&prefix, &out.join("variables/variables"), &understood.variables.entries(), &replaced)
 }
 
 /// Gives objects of these classes the name of a class that the model does not have.

@@ -37,13 +37,7 @@ pub fn write_model(
     let variables = folder.join("variables");
     fs::create_dir(&variables).map_err(|e| Error::io(&variables, e))?;
     if let Some(prefix) = source.variables_prefix() {
-        let entries: Vec<(String, pb::DataType)> = understood
-            .variables
-            .all
-            .iter()
-            .map(|v| (v.key.clone(), v.dtype))
-            .chain(understood.variables.others.iter().cloned())
-            .collect();
+        let entries = understood.variables.entries();
         bundle::rewrite(&prefix, &variables.join("variables"), &entries, &replaced)?;
     }
     if let Some(dir) = source.dir() {

@@ -37,6 +37,12 @@ pub struct Variables {
 }
 
 impl Variables {
+    /// All keys of the checkpoint, with their types.
+    pub fn entries(&self) -> Vec<(String, pb::DataType)> {
+        let variables = self.all.iter().map(|v| (v.key.clone(), v.dtype));
+        variables.chain(self.others.iter().cloned()).collect()
+    }
+
     /// Follows the model's own restore function: key → RestoreV2 → AssignVariableOp → argument → VarHandleOp.
     pub fn new(view: &GraphView<'_>, meta: &pb::MetaGraphDef) -> Result<Self> {
         let mut variables = Self::default();

@@ -105,9 +105,7 @@ fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
     sorted.get((sorted.len() as f64 * part) as usize).copied()
 }
 
-/// Does to anchors without target in open rows what `fate` says of layer, row and column. A row of a softmax, which has one
-/// weight, is without target where no column has one; the first of its open classes that takes it for an object has it,
-/// else the least factor of them holds. A plain cell can stand for many; an object stands for itself.
+/// Does to anchors without target in open rows what `fate` says of layer, row and column.
 fn reweigh(
     kept: KeptRows<'_>,
     sizes: &[LayerSize],
@@ -129,38 +127,9 @@ fn reweigh(
                     let number_here = at_row - first;
                     let row = rows.row(number_here);
                     let weights = &mut weights[number_here * rows.per_row..][..rows.per_row];
-                    let mut columns = (0..wide).filter(|at| open_classes.contains(&(at % classes)));
-                    if let [weight] = weights {
-                        if row.targets.iter().all(|y| *y == 0.0) && *weight > 0.0 {
-                            let mut least = 1.0f32;
-                            let object = columns.find(|&at| match fate(number, row, at) {
-                                Fate::Weighs(factor) => {
-                                    least = least.min(factor);
-                                    false
-                                }
-                                Fate::Object => true,
-                            });
-                            match object {
-                                Some(at) => {
-                                    objects.push(number_here * wide + at);
-                                    *weight = weight.min(1.0);
-                                }
-                                None => *weight *= least,
-                            }
-                        }
-                        continue;
-                    }
-                    for at in columns.filter(|&at| row.targets[at] == 0.0) {
-                        if weights[at] > 0.0 {
-                            match fate(number, row, at) {
-                                Fate::Weighs(factor) => weights[at] *= factor,
-                                Fate::Object => {
-                                    objects.push(number_here * wide + at);
-                                    weights[at] = weights[at].min(1.0);
-                                }
-                            }
-                        }
-                    }
+                    let columns = (0..wide).filter(|at| open_classes.contains(&(at % classes)));
+                    let taken = settle(row, weights, columns, |at| fate(number, row, at));
+                    objects.extend(taken.into_iter().map(|at| number_here * wide + at));
                 }
                 first += rows.count;
                 if mine.is_empty() {
@@ -180,6 +149,47 @@ fn reweigh(
         }
     }
     Ok(out)
+}
+
+/// Does to the anchors of a row what `fate` says of its open `columns`; returns those that count as objects now.
+///
+/// A row of a softmax, which has one weight, is without target where no column has one; the first column that is taken for an
+/// object has it, else the least factor of them holds. A plain cell can stand for many; an object stands for itself.
+fn settle(
+    row: Row<'_>,
+    weights: &mut [f32],
+    mut columns: impl Iterator<Item = usize>,
+    mut fate: impl FnMut(usize) -> Fate,
+) -> Vec<usize> {
+    let mut taken = Vec::new();
+    if let [weight] = weights {
+        if *weight > 0.0 && row.targets.iter().all(|y| *y == 0.0) {
+            let least = columns.try_fold(1.0f32, |least, at| match fate(at) {
+                Fate::Weighs(factor) => Ok(least.min(factor)),
+                Fate::Object => Err(at),
+            });
+            match least {
+                Ok(factor) => *weight *= factor,
+                Err(at) => {
+                    *weight = weight.min(1.0);
+                    taken.push(at);
+                }
+            }
+        }
+        return taken;
+    }
+    for at in columns {
+        if row.targets[at] == 0.0 && weights[at] > 0.0 {
+            match fate(at) {
+                Fate::Weighs(factor) => weights[at] *= factor,
+                Fate::Object => {
+                    weights[at] = weights[at].min(1.0);
+                    taken.push(at);
+                }
+            }
+        }
+    }
+    taken
 }
 
 /// For each class the scores of the labelled anchors, the lowest first.
