@@ -22,7 +22,7 @@ use tfgraft::export::{VariableValues, layer_values};
 use tfgraft::head::columns::SILENT_BIAS;
 use tfgraft::head::{Growth, Weights, understand};
 use tfgraft::retrain::{Options, Plan, PlannedClass, Views, retrain};
-use tfgraft::runtime::{self, AnyTensor, bundle};
+use tfgraft::runtime::{self, AnyTensor, Sharing, bundle};
 use tfgraft::saved_model::SavedModel;
 use tfgraft::train::Strategy;
 use tfgraft::train::cache::DEFAULT_LIMIT;
@@ -127,7 +127,7 @@ impl Given {
         if let Some(classes) = options.get("recover") {
             let classes: Vec<&str> = classes.split(',').collect();
             let folder = tempfile::tempdir().map_err(|e| Error::io(Path::new("a temporary folder"), e))?;
-            runtime::start(None, None)?;
+            runtime::start(None, None, Sharing::Runs)?;
             silence(&SavedModel::read(&model)?, &classes, folder.path())?;
             rename(&mut train, &classes);
             rename(&mut test, &classes);

@@ -24,6 +24,7 @@ mod random;
 pub mod retrain;
 pub mod runtime;
 pub mod saved_model;
+mod side_by_side;
 pub mod train;
 pub mod verify;
 pub mod worker;

@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 
 /// Tells a worker whose it is: the parent's process number.
 const PARENT: &str = "TFGRAFT_WORKER_OF";
+/// How many pools of memory glibc may have.
+const POOLS: &str = "MALLOC_ARENA_MAX";
 
 /// How long a worker may tidy up after it was asked to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,6 +54,10 @@ pub fn command() -> Result<Command> {
     let program = env::current_exe().map_err(|e| Error::io("this program", e))?;
     let mut command = Command::new(program);
     command.env(PARENT, std::process::id().to_string());
+    // The C library keeps a pool of freed memory for each thread, as large as it ever was: a third more in all.
+    if env::var_os(POOLS).is_none() {
+        command.env(POOLS, "2");
+    }
     Ok(command)
 }
 

@@ -16,7 +16,7 @@ use crate::graft::{Graft, NewClass};
 use crate::head::understand;
 use crate::policy;
 use crate::progress;
-use crate::runtime::{self, SessionConfig};
+use crate::runtime::{self, SessionConfig, Sharing};
 use crate::saved_model::SavedModel;
 
 /// Give a model room for more classes, without training
@@ -73,7 +73,7 @@ pub fn run(args: Args) -> Result<()> {
         })?;
     labels.check_fits(classes, &from)?;
     labels.append(&names, classes as u32 + 1).with_context(|| format!("label map {from}"))?;
-    runtime::start(args.runtime.tensorflow.as_deref(), args.runtime.threads)?;
+    runtime::start(args.runtime.tensorflow.as_deref(), args.runtime.threads, Sharing::Operations)?;
     let session = SessionConfig { threads: args.runtime.threads, optimize: false };
     let staging = Staging::new(&args.output, args.overwrite)?;
     let spinner = progress::spinner("proving the graph");

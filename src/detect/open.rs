@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::head::understand;
 use crate::pipeline_config;
 use crate::policy;
-use crate::runtime::{self, ServingModel, SessionConfig};
+use crate::runtime::{self, ServingModel, SessionConfig, Sharing};
 use crate::saved_model::{SavedModel, SourceKind};
 
 /// How to run a model.
@@ -38,7 +38,7 @@ impl Opened {
     pub fn load(path: &Path, options: &RunOptions) -> Result<Self> {
         let model = SavedModel::read(path)?;
         policy::admit(&model, options.trust)?;
-        runtime::start(options.tensorflow.as_deref(), options.threads)?;
+        runtime::start(options.tensorflow.as_deref(), options.threads, Sharing::Operations)?;
         let config = SessionConfig { threads: options.threads, optimize: true };
         let serving = match &model.source.kind {
             SourceKind::SavedModel(folder) => ServingModel::load(folder, &config)?,

@@ -8,6 +8,8 @@ use super::paste::paste;
 use crate::data::{BoxYxyx, Dataset, LabelMap, LabelledImage, Rle};
 use crate::detect::{BoxMask, Detection, Detector};
 use crate::error::{Error, Result};
+use crate::runtime::runs_at_once;
+use crate::side_by_side::in_order;
 
 /// The ids of a data set's classes, by name; a name that the label map lacks is an error that lists near misses.
 pub fn class_ids(data: &Dataset, labels: &LabelMap, labels_from: &str) -> Result<BTreeMap<String, u32>> {
@@ -79,10 +81,15 @@ pub fn run_images(
         } else {
             eval_image(image, ids, &detector.detect(&picture, 0.0).map_err(failed)?)
         };
-        tick();
         Ok(measured)
     };
-    data.images.iter().map(one).collect()
+    let mut measured = Vec::with_capacity(data.images.len());
+    in_order(&data.images, runs_at_once(), one, |of_one| {
+        measured.push(of_one);
+        tick();
+        Ok(())
+    })?;
+    Ok(measured)
 }
 
 /// One picture's objects and detections in pixels, as COCO's measures take them.

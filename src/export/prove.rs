@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::data::Picture;
 use crate::error::{Error, Result};
-use crate::runtime::ServingModel;
+use crate::runtime::{ServingModel, runs_at_once};
+use crate::side_by_side::in_order;
 use crate::verify::array::{Array, Outputs, Values, capture};
 use crate::verify::detections::{COUNT, Detections, Matching, Row, Rule, match_lists};
 use crate::verify::numbers::{self, Tolerance};
@@ -74,7 +75,17 @@ pub struct Proof {
 
 /// What a model computes on each picture.
 pub fn outputs_on(model: &ServingModel, pictures: &[Picture]) -> Result<Vec<Outputs>> {
-    pictures.iter().map(|picture| Ok(capture(model, picture)?.0)).collect()
+    let mut outputs = Vec::with_capacity(pictures.len());
+    in_order(
+        pictures,
+        runs_at_once(),
+        |picture| Ok(capture(model, picture)?.0),
+        |of_one| {
+            outputs.push(of_one);
+            Ok(())
+        },
+    )?;
+    Ok(outputs)
 }
 
 /// Runs the grown model on the pictures and compares every output with `old`, the source's on the same pictures.
@@ -88,8 +99,7 @@ pub fn prove(
     noise: &Noise,
 ) -> Result<Proof> {
     let mut proof = Proof::default();
-    for (number, (before, picture)) in old.iter().zip(pictures).enumerate() {
-        let (after, _) = capture(new, picture)?;
+    for (number, (before, after)) in old.iter().zip(outputs_on(new, pictures)?).enumerate() {
         let failed = |output: &str, reason: String| {
             Error::CheckFailed(format!(
                 "output {output} of the grown model on probe picture {number}: {reason}"
@@ -172,8 +182,7 @@ pub fn prove_old_scores(
     kept: &Kept,
 ) -> Result<Proof> {
     let mut proof = Proof { pictures: pictures.len(), ..Proof::default() };
-    for (number, (before, picture)) in old.iter().zip(pictures).enumerate() {
-        let (after, _) = capture(new, picture)?;
+    for (number, (before, after)) in old.iter().zip(outputs_on(new, pictures)?).enumerate() {
         let failed = |output: &str, reason: String| {
             Error::CheckFailed(format!("output {output} of the result on probe picture {number}: {reason}"))
         };

@@ -120,7 +120,8 @@ pub fn retrain(
         Options { strategy, ..options.clone() }
     });
     let options = tuned.as_ref().unwrap_or(options);
-    let tensorflow = runtime::start(options.tensorflow.as_deref(), options.threads)?;
+    let sharing = options.strategy.sharing(graft.understood.located.kind);
+    let tensorflow = runtime::start(options.tensorflow.as_deref(), options.threads, sharing)?;
     let quick = SessionConfig { threads: options.threads, optimize: false };
     let staging = Staging::new(&options.output, options.overwrite)?;
     let source = Fingerprint::of(graft.model.source.path())?;

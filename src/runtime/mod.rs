@@ -17,7 +17,7 @@ pub mod tensor;
 pub use gradients::{Gradients, add_gradients};
 pub use library::Library;
 pub use serving::{ServingModel, TensorInfoLite};
-pub use session::{GraphSession, SessionConfig, set_threads};
+pub use session::{GraphSession, SessionConfig, Sharing, runs_at_once, set_threads};
 pub use tensor::AnyTensor;
 
 #[cfg(test)]
@@ -29,8 +29,8 @@ use crate::error::{Error, Result};
 
 /// Loads the library, looked for in `folder` alone where it is given, and sets the threads of all sessions. Whichever
 /// session comes first fixes the pools of the process, so this comes before any.
-pub fn start(folder: Option<&Path>, threads: Option<usize>) -> Result<&'static Library> {
-    set_threads(threads);
+pub fn start(folder: Option<&Path>, threads: Option<usize>, sharing: Sharing) -> Result<&'static Library> {
+    set_threads(threads, sharing);
     library::load(folder)
 }
 

@@ -1,6 +1,9 @@
 //! Running a flat graph: tensors in by name, tensors out by name.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use prost::Message;
 use tensorflow::{Graph, ImportGraphDefOptions, Operation, Output, Session, SessionOptions, SessionRunArgs};
@@ -11,7 +14,7 @@ use crate::error::Result;
 /// How TensorFlow is to run a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionConfig {
-    /// Threads for one operation and between operations; without it the number given to [`set_threads`].
+    /// Threads that are shared out as [`Sharing`] says; without it the number given to [`set_threads`].
     ///
     /// The first session of a process decides for all later ones: TensorFlow makes the pools once.
     pub threads: Option<usize>,
@@ -29,10 +32,37 @@ impl Default for SessionConfig {
 /// What sessions use whose configuration names no number; 0 leaves it to TensorFlow (all cores).
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// Sets the number of threads for sessions that name none: call it before the first of them, which may be one that
-/// only reads a checkpoint.
-pub fn set_threads(threads: Option<usize>) {
+/// Whether the threads are shared out by runs.
+static BY_RUNS: AtomicBool = AtomicBool::new(false);
+
+/// What threads are for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// All of them for each operation: the least time and memory for one run. Sums are cut up by the number of threads, which
+    /// shows in their last bits.
+    #[default]
+    Operations,
+    /// One for each run, and [`runs_at_once`]: the least time for many. Nothing depends on the number of threads.
+    Runs,
+}
+
+/// Sets the number of threads for sessions that name none, and what they are for: call it before the first of them, which
+/// may be one that only reads a checkpoint.
+pub fn set_threads(threads: Option<usize>, sharing: Sharing) {
     THREADS.store(threads.unwrap_or(0), Ordering::Relaxed);
+    BY_RUNS.store(sharing == Sharing::Runs, Ordering::Relaxed);
+}
+
+/// Runs at the same time where no number of threads is given: each holds a picture's intermediate tensors, up to half a gigabyte.
+const MOST_RUNS: usize = 8;
+
+/// How many runs there should be at the same time.
+pub fn runs_at_once() -> usize {
+    match (BY_RUNS.load(Ordering::Relaxed), THREADS.load(Ordering::Relaxed)) {
+        (false, _) => 1,
+        (true, 0) => thread::available_parallelism().map_or(1, usize::from).min(MOST_RUNS),
+        (true, threads) => threads,
+    }
 }
 
 /// `tensorflow.ConfigProto`, the fields set here.
@@ -88,7 +118,7 @@ impl SessionConfig {
         };
         let optimizer_options = (!self.optimize).then_some(OptimizerOptions { opt_level: -1 });
         ConfigProto {
-            intra_op_parallelism_threads: threads,
+            intra_op_parallelism_threads: if BY_RUNS.load(Ordering::Relaxed) { 1 } else { threads },
             inter_op_parallelism_threads: threads,
             graph_options: Some(GraphOptions { optimizer_options, rewrite_options: Some(rewrite_options) }),
         }
@@ -111,6 +141,8 @@ impl SessionConfig {
 pub struct GraphSession {
     graph: Graph,
     session: Session,
+    /// The sets that were run.
+    prepared: Mutex<HashSet<Vec<String>>>,
 }
 
 impl GraphSession {
@@ -120,12 +152,12 @@ impl GraphSession {
         let graph = import(graph_def)?;
         let session = Session::new(&config.to_options()?, &graph)
             .map_err(|status| failed("making a session", status))?;
-        Ok(Self { graph, session })
+        Ok(Self::from_parts(graph, session))
     }
 
     /// A graph and a session that are there already.
     pub(super) fn from_parts(graph: Graph, session: Session) -> Self {
-        Self { graph, session }
+        Self { graph, session, prepared: Mutex::default() }
     }
 
     /// Feeds tensors, runs what the fetches and targets need, returns the fetches in their order.
@@ -151,7 +183,14 @@ impl GraphSession {
         for name in targets {
             run.add_target(&node(&self.graph, name)?);
         }
-        self.session.run(&mut run).map_err(|status| failed("running the graph", status))?;
+        let of_feeds = feeds.iter().map(|(name, _)| name);
+        let set = of_feeds.chain(fetches).chain(targets).map(|name| (*name).to_owned()).collect();
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        // TensorFlow prepares a set as often as it is first run: seconds and hundreds of megabytes each time.
+        let held = prepared.insert(set).then_some(prepared);
+        let result = self.session.run(&mut run);
+        drop(held);
+        result.map_err(|status| failed("running the graph", status))?;
         let named = tokens.into_iter().zip(fetches).enumerate();
         named.map(|(index, (token, name))| AnyTensor::fetch(&mut run, token, index, name)).collect()
     }

@@ -3,7 +3,7 @@
 use super::features::Seen;
 use super::shape::{Backbone, Input, Level, ViewFeatures, check_features};
 use super::targets::{matched, soft};
-use super::task::{Frozen, Loss, Map, RowSink, Task};
+use super::task::{Frozen, Loss, Map, Task, ViewRows};
 use crate::error::Result;
 use crate::head::locate::Role;
 
@@ -31,7 +31,7 @@ impl<B: Backbone> Frozen for B {
         self.shape().levels.iter().map(map).collect()
     }
 
-    fn keep(&self, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()> {
+    fn rows_of(&self, seen: &Seen, classes: usize, rows: &mut ViewRows<'_>) -> Result<()> {
         let (shape, found) = (self.shape(), features_of(self, seen)?);
         let targets = soft(&shape.anchors, &found.boxes, &seen.truths, classes);
         let of_picture = seen.of_picture.max(1) as f32;
@@ -46,7 +46,7 @@ impl<B: Backbone> Frozen for B {
                 weights.extend(known.iter().map(|w| w * kept.stands_for / of_picture));
                 let features = &x[kept.cell * level.depth..(kept.cell + 1) * level.depth];
                 let parts = [features, &targets.target[first..first + wide], &weights];
-                rows.row((0, level.layer), &parts, &seen.open)?;
+                rows.row((0, level.layer), &parts)?;
             }
         }
         let matched = matched(&shape.anchors, &seen.truths);

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -12,8 +13,11 @@ use super::shards::{Keep, Shards};
 use crate::error::{Error, Result};
 use crate::runtime::AnyTensor;
 
-/// A chunk is closed at this size, bytes: large enough for TensorFlow's overhead not to show, small beside any limit.
-const CHUNK_BYTES: usize = 32 << 20;
+/// At the end of a view a chunk is closed from this size on, bytes: large enough for TensorFlow's overhead not to show, small
+/// enough for several to be worked on at once.
+const CHUNK_BYTES: usize = 4 << 20;
+/// At this size it is closed within a view.
+const MOST_BYTES: usize = 32 << 20;
 
 /// Limit of the memory for features when none is given, bytes.
 pub const DEFAULT_LIMIT: u64 = 2 << 30;
@@ -102,15 +106,12 @@ impl FeatureCache {
         while let Some(kept) = shards.next_shard(&sums) {
             for view in kept {
                 for (layer, values) in &view.rows {
-                    let mut rest = &values[..];
-                    let parts: Vec<&[f32]> =
-                        widths[*layer].iter().filter_map(|&width| rest.split_off(..width)).collect();
-                    self.push(*layer, &parts)?;
+                    self.push_row(*layer, values)?;
                 }
                 if view.ended {
                     self.finish_view()?;
                 }
-                self.end_view();
+                self.end_view()?;
                 views += 1;
                 counts = view.counts;
             }
@@ -121,13 +122,29 @@ impl FeatureCache {
 
     /// Ends a view, for the next run with counts that a resumed run needs.
     pub fn view_done(&mut self, counts: impl FnOnce() -> Vec<u64>) -> Result<()> {
-        self.end_view();
+        self.end_view()?;
         self.shards.as_mut().map_or(Ok(()), |shards| shards.view_done(counts()))
     }
 
-    fn end_view(&mut self) {
+    fn end_view(&mut self) -> Result<()> {
         let rows = |rows: &Rows| rows.open_rows + rows.chunks.iter().map(|chunk| chunk.rows).sum::<usize>();
         self.view_ends.push(self.layers.iter().map(rows).collect());
+        self.close_full()
+    }
+
+    /// Closes the chunks that are large enough.
+    pub fn close_full(&mut self) -> Result<()> {
+        let full = |layer: &usize| self.layers[*layer].open_bytes() >= CHUNK_BYTES;
+        let full: Vec<usize> = (0..self.layers.len()).filter(full).collect();
+        full.into_iter().try_for_each(|layer| self.close(layer))
+    }
+
+    /// An empty cache for rows of these layers, which keeps to what is left of this one's limit.
+    pub fn beside(&self, layers: Range<usize>) -> Self {
+        let widths = self.layers.get(layers).unwrap_or_default();
+        let limit = self.options.limit.saturating_sub(self.in_memory);
+        let options = CacheOptions { dir: self.options.dir.clone(), limit, keep: None };
+        Self::new(widths.iter().map(|rows| rows.widths.clone()).collect(), options)
     }
 
     /// For each view that was ended the number of rows of a layer up to its end.
@@ -138,6 +155,16 @@ impl FeatureCache {
     /// Keeps the last views: all features are there.
     pub fn features_done(&mut self) -> Result<()> {
         self.shards.as_mut().map_or(Ok(()), Shards::finish)
+    }
+
+    /// Adds a row to a layer, its parts one behind the other.
+    pub fn push_row(&mut self, layer: usize, row: &[f32]) -> Result<()> {
+        let widths = self.layers.get(layer).map(|rows| rows.widths.clone()).unwrap_or_default();
+        let mut rest = row;
+        let mut parts: Vec<&[f32]> = widths.iter().filter_map(|&width| rest.split_off(..width)).collect();
+        // Refused with the others of another shape.
+        parts.extend((!rest.is_empty()).then_some(rest));
+        self.push(layer, &parts)
     }
 
     /// Adds a row to a layer.
@@ -158,7 +185,7 @@ impl FeatureCache {
         if let Some(shards) = &mut self.shards {
             shards.row(layer, parts);
         }
-        if rows.open_rows * rows.row_bytes() >= CHUNK_BYTES {
+        if rows.open_bytes() >= MOST_BYTES {
             self.close(layer)?;
         }
         Ok(())
@@ -252,6 +279,10 @@ impl FeatureCache {
 }
 
 impl Rows {
+    fn open_bytes(&self) -> usize {
+        self.open_rows * self.row_bytes()
+    }
+
     fn row_bytes(&self) -> usize {
         self.widths.iter().sum::<usize>() * size_of::<f32>()
     }
@@ -347,5 +378,10 @@ mod tests {
         assert!(cache.push(0, &[&[1.0], &[1.0]]).is_err());
         assert!(cache.push(1, &[&[1.0; 3], &[1.0]]).is_err());
         assert!(cache.push(0, &[&[1.0; 3]]).is_err());
+        for row in [&[1.0; 3][..], &[1.0; 5]] {
+            assert!(cache.push_row(0, row).is_err());
+        }
+        assert!(cache.push_row(1, &[]).is_err());
+        cache.push_row(0, &[1.0; 4]).unwrap();
     }
 }

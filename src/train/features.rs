@@ -9,10 +9,12 @@ use super::render::{canvas, content_size, render};
 use super::shape::{Geometry, Input};
 use super::targets::Truth;
 use super::views::{self, View};
-use crate::data::{Dataset, LabelledImage, Object};
+use crate::data::{Dataset, LabelledImage, Object, Picture};
 use crate::error::{Error, Result};
+use crate::runtime::runs_at_once;
+use crate::side_by_side::in_order;
 
-/// Views that wait rendered while the network runs: enough to even out slow pictures.
+/// Views that wait while the network runs: enough to even out slow pictures.
 const AHEAD: usize = 3;
 
 /// What is shown of the data.
@@ -51,6 +53,13 @@ pub struct Seen {
     pub rgb: Vec<u8>,
     /// Its height and width, pixels.
     pub size: (usize, usize),
+}
+
+/// A view whose pixels are still to be drawn.
+struct Planned {
+    seen: Seen,
+    picture: Arc<Picture>,
+    view: View,
 }
 
 impl Showing<'_> {
@@ -98,8 +107,8 @@ impl Showing<'_> {
         image.objects.iter().filter_map(truth).collect()
     }
 
-    /// Decodes pictures and renders their views from number `first` on, until all are sent or nobody listens.
-    fn render_all(&self, input: Input, first: usize, to: &SyncSender<Result<Seen>>) {
+    /// Decodes pictures and plans their views from number `first` on, until all are sent or nobody listens.
+    fn plan_all(&self, input: Input, first: usize, to: &SyncSender<Result<Planned>>) {
         let Input { size: of_network, geometry } = input;
         let (mut number, of_all) = (0, self.count(geometry));
         for (at, image) in self.dataset.images.iter().enumerate() {
@@ -109,7 +118,7 @@ impl Showing<'_> {
                 continue;
             }
             let picture = match image.picture() {
-                Ok(picture) => picture,
+                Ok(picture) => Arc::new(picture),
                 Err(error) => {
                     // A receiver that is gone needs no reason.
                     let _ = to.send(Err(error));
@@ -128,13 +137,12 @@ impl Showing<'_> {
                     number += 1;
                     continue;
                 }
-                let rgb = render(&picture, view, of_network, geometry);
                 let truths = self.truths(image, view, content);
                 let of_picture = plan.len();
                 let outlines = Outlines { of: outlines.clone(), view: *view, content };
-                let open = Arc::clone(&open);
-                let seen = Seen { number, of_all, of_picture, truths, outlines, open, rgb, size };
-                if to.send(Ok(seen)).is_err() {
+                let (open, picture) = (Arc::clone(&open), Arc::clone(&picture));
+                let seen = Seen { number, of_all, of_picture, truths, outlines, open, rgb: Vec::new(), size };
+                if to.send(Ok(Planned { seen, picture, view: *view })).is_err() {
                     return;
                 }
                 number += 1;
@@ -142,20 +150,30 @@ impl Showing<'_> {
         }
     }
 
-    /// Hands every view from number `first` on to `visit`, in the order of pictures and views. A second thread reads and
-    /// renders ahead.
-    pub fn run(&self, input: Input, first: usize, mut visit: impl FnMut(Seen) -> Result<()>) -> Result<()> {
+    /// Hands every view from number `first` on to `work`, as many at once as TensorFlow is to run, and what comes of it to
+    /// `keep`, in the order of pictures and views. Another thread reads pictures ahead.
+    pub fn run<T: Send>(
+        &self,
+        input: Input,
+        first: usize,
+        work: impl Fn(Seen) -> Result<T> + Sync,
+        keep: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
         thread::scope(|scope| {
             let (to, from) = sync_channel(AHEAD);
-            let render = thread::Builder::new()
-                .name("views".into())
-                .spawn_scoped(scope, move || self.render_all(input, first, &to))
+            let read = thread::Builder::new()
+                .name("pictures".into())
+                .spawn_scoped(scope, move || self.plan_all(input, first, &to))
                 .map_err(|error| Error::Data(format!("no thread to read pictures with: {error}")))?;
-            // An error returns from this block, which closes the channel and so ends the thread.
-            for seen in from {
-                visit(seen?)?;
-            }
-            render.join().map_err(|_| Error::Data("the thread that reads pictures failed".into()))
+            let show = |planned: Result<Planned>| {
+                let Planned { mut seen, picture, view } = planned?;
+                seen.rgb = render(&picture, &view, input.size, input.geometry);
+                drop(picture);
+                work(seen)
+            };
+            // An error closes the channel and so ends the thread.
+            in_order(from, runs_at_once(), show, keep)?;
+            read.join().map_err(|_| Error::Data("the thread that reads pictures failed".into()))
         })
     }
 }

@@ -154,7 +154,8 @@ pub fn fit(
         (if open { incomplete::first(kept, sizes, classes)? } else { Weights::new() }, Alike::default());
     let (mut losses, mut evaluations, mut iterations) = (Vec::new(), 0, 0);
     // Columns after each of so many steps.
-    let mut solve = |weights: &Weights,
+    let mut solve = |kept: KeptRows<'_>,
+                     weights: &Weights,
                      steps: &[usize],
                      step: &mut dyn FnMut(usize, f64)|
      -> Result<(Vec<Vec<Columns>>, Vec<f64>)> {
@@ -196,17 +197,17 @@ pub fn fit(
         if round > 0 {
             (weights, alike) = incomplete::next(kept, sizes, classes, &columns, options.pseudo_labels)?;
         }
-        columns = ended(solve(&weights, &[usual], &mut step)?);
+        columns = ended(solve(kept, &weights, &[usual], &mut step)?);
         done = Some(usual);
     }
     let (wanted, divisions) = match kept.unseen().filter(|_| options.divide && rows) {
-        Some(unseen) => unseen.judge(kept, classes, &weights, usual, |weights, steps| {
-            solve(weights, steps, &mut |_, _| {}).map(|(columns, _)| columns)
+        Some(unseen) => unseen.judge((kept, &weights), classes, usual, &mut |kept, weights, steps| {
+            solve(kept, weights, steps, &mut |_, _| {}).map(|(columns, _)| columns)
         })?,
         None => (usual, vec![Division::NONE; classes]),
     };
     if done != Some(wanted) {
-        columns = ended(solve(&weights, &[wanted], &mut step)?);
+        columns = ended(solve(kept, &weights, &[wanted], &mut step)?);
     }
     let scaled = |values: &[f64]| values.iter().map(|v| (v * options.calibration) as f32).collect();
     let moved = |biases: &[f64]| -> Vec<f64> {

@@ -4,7 +4,7 @@ use super::features::Seen;
 use super::network::Heatmap;
 use super::shape::{Input, LayerSize, Level};
 use super::targets::{Truth, select};
-use super::task::{Frozen, Loss, RowSink, Task};
+use super::task::{Frozen, Loss, Task, ViewRows};
 use crate::error::Result;
 use crate::head::locate::Role;
 
@@ -105,7 +105,7 @@ impl Frozen for Heatmap {
         }])
     }
 
-    fn keep(&self, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()> {
+    fn rows_of(&self, seen: &Seen, classes: usize, rows: &mut ViewRows<'_>) -> Result<()> {
         let (map, (height, width)) = (&self.map, seen.size);
         let [x, old] = self.run(&seen.rgb, height, width)?;
         let x = x.f32()?;
@@ -124,7 +124,7 @@ impl Frozen for Heatmap {
                 y.push(if centre { 1.0 } else { 0.0 });
                 v.push(weight * splat.known[at] * stands_for / of_picture);
             }
-            rows.row((0, 0), &[&x[cell * map.depth..(cell + 1) * map.depth], &y, &v], &seen.open)?;
+            rows.row((0, 0), &[&x[cell * map.depth..(cell + 1) * map.depth], &y, &v])?;
         }
         Ok(())
     }

@@ -9,13 +9,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::cache::FeatureCache;
 use super::division::{Division, FLOOR, Found};
-use super::features::Showing;
-use super::incomplete::{StandIn, Weights};
-use super::kept::KeptRows;
+use super::features::{Seen, Showing};
+use super::incomplete::Weights;
+use super::kept::{KeptRows, OpenRows};
 use super::loss::Logits;
 use super::parameters::Columns;
 use super::shape::{Backbone, ViewFeatures};
+use super::task::Loss;
 use crate::data::{BoxYxyx, Dataset, LabelledImage};
 use crate::error::Result;
 use crate::runtime::{AnyTensor, SessionConfig};
@@ -26,6 +28,8 @@ const FOLDS: usize = 3;
 const MANY: usize = 100;
 /// Held-out pictures that are looked at, so that thousands cost no more than these.
 const MOST: usize = 60;
+/// Pictures of one class that the fits without held-out pictures learn from, for the same reason.
+const ENOUGH: usize = 100;
 /// Suppression of overlapping detections, as nearly all single-stage configurations of the OD API have it.
 const SUPPRESSED: f32 = 0.6;
 /// Anchors of one class and picture that are suppressed, the best ones.
@@ -48,6 +52,9 @@ pub struct HeldOut<'a> {
     /// For each picture the part of the data that it belongs to.
     parts: Vec<usize>,
 }
+
+/// Makes columns after each of so many steps, from rows and what stands in for parts of them.
+type Fit<'f> = dyn FnMut(KeptRows<'_>, &Weights, &[usize]) -> Result<Vec<Vec<Columns>>> + 'f;
 
 impl fmt::Debug for HeldOut<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,21 +85,19 @@ impl<'a> HeldOut<'a> {
 
     /// How many steps the fit should take, `usual` or more, and for each class the division between objects and all else.
     ///
-    /// `fit` makes columns by other weights than those of the kept rows, one set for each number of steps that it is given;
-    /// `weights` are those of the fit itself.
+    /// `fit` is given some of the kept rows, with the stand-ins in their places.
     pub(super) fn judge(
         &self,
-        kept: KeptRows<'_>,
+        (kept, weights): (KeptRows<'_>, &Weights),
         classes: usize,
-        weights: &Weights,
         usual: usize,
-        mut fit: impl FnMut(&Weights, &[usize]) -> Result<Vec<Vec<Columns>>>,
+        fit: &mut Fit<'_>,
     ) -> Result<(usize, Vec<Division>)> {
         let telling = self.parts.len() >= TELLING;
         let mut tried = if telling { vec![usual, 2 * usual] } else { vec![usual] };
         let mut best: Option<(usize, Vec<Found>)> = None;
         loop {
-            let found = self.found(kept, (classes, tried.len()), weights, |weights| fit(weights, &tried))?;
+            let found = self.found((kept, weights), classes, &tried, fit)?;
             for (&steps, found) in tried.iter().zip(found) {
                 let precision = mean_precision(&found);
                 tracing::debug!("a fit of {steps} steps finds held-out objects with AP50 {precision:.3}");
@@ -109,15 +114,15 @@ impl<'a> HeldOut<'a> {
         }
     }
 
-    /// What sets of columns find, for each set and class; `fit` makes so many sets.
+    /// What columns find after each of so many steps, by class.
     fn found(
         &self,
-        kept: KeptRows<'_>,
-        (classes, sets): (usize, usize),
-        weights: &Weights,
-        mut fit: impl FnMut(&Weights) -> Result<Vec<Vec<Columns>>>,
+        (kept, weights): (KeptRows<'_>, &Weights),
+        classes: usize,
+        steps: &[usize],
+        fit: &mut Fit<'_>,
     ) -> Result<Vec<Vec<Found>>> {
-        let mut found = vec![vec![Found::default(); classes]; sets];
+        let mut found = vec![vec![Found::default(); classes]; steps.len()];
         let rounds = if self.parts.len() < MANY { FOLDS } else { 1 };
         let logits = Logits::new(&SessionConfig::default())?;
         for round in 0..rounds {
@@ -128,18 +133,28 @@ impl<'a> HeldOut<'a> {
             if held.is_empty() || learned.is_empty() {
                 continue;
             }
-            let columns = fit(&self.without(kept, weights, round)?)?;
+            let rows = self.without(kept, weights, round)?;
+            let none_open = OpenRows::new(rows.layers());
+            let columns = fit(KeptRows::new(&rows, &none_open, 0..rows.layers())?, &Weights::new(), steps)?;
+            drop(rows);
             let step = held.len().div_ceil(MOST / rounds);
             let chosen = held.iter().step_by(step).map(|&at| self.showing.dataset.images[at].clone());
             let dataset = Dataset { images: chosen.collect(), ..Dataset::default() };
             let whole = Showing { dataset: &dataset, views: 1, ..self.showing.clone() };
-            whole.run(self.network.shape().input, 0, |seen| {
+            let look = |seen: Seen| {
                 let features = self.network.run(&seen.rgb, seen.size.0, seen.size.1)?;
+                let mut detected = Vec::new();
                 for &class in learned.iter().filter(|class| !seen.open.contains(class)) {
-                    for (columns, found) in columns.iter().zip(&mut found) {
+                    for (set, columns) in columns.iter().enumerate() {
                         let detections = self.detections(&features, columns, (class, classes), &logits)?;
-                        found[class].add(&seen, class, &detections);
+                        detected.push((set, class, detections));
                     }
+                }
+                Ok((seen, detected))
+            };
+            whole.run(self.network.shape().input, 0, look, |(seen, detected)| {
+                for (set, class, detections) in detected {
+                    found[set][class].add(&seen, class, &detections);
                 }
                 Ok(())
             })?;
@@ -151,36 +166,58 @@ impl<'a> HeldOut<'a> {
         self.shows.iter().zip(&self.parts).any(|(shows, &of)| of != part && shows.contains(&class))
     }
 
-    /// The weights without those of the pictures of one part.
-    fn without(&self, kept: KeptRows<'_>, weights: &Weights, part: usize) -> Result<Weights> {
-        let mut out = Weights::new();
-        for layer in 0..kept.layers() {
-            let mut before = 0;
-            let mut held = kept.view_ends(layer).zip(&self.shown).flat_map(|(end, &picture)| {
-                let rows = end - std::mem::replace(&mut before, end);
-                std::iter::repeat_n(self.parts.get(picture) == Some(&part), rows)
-            });
-            for chunk in 0..kept.chunks(layer) {
-                let made = kept.read(layer, chunk, |parts| {
-                    let Some(own) = parts.get(2) else { return Ok(None) };
-                    let other = weights.get(&(layer, chunk));
-                    let v = other.map_or(own, |other| &other.weights);
-                    let shape = v.shape();
-                    let width = shape.get(1).copied().unwrap_or(1).max(1);
-                    let mut values = v.f32()?.to_vec();
-                    for (row, held) in values.chunks_exact_mut(width).zip(&mut held) {
-                        if held {
-                            row.fill(0.0);
-                        }
-                    }
-                    let targets = other.and_then(|other| other.targets.clone());
-                    Ok(Some(StandIn { weights: AnyTensor::new(&shape, &values)?, targets }))
-                })?;
-                if let Some(values) = made.flatten() {
-                    out.insert((layer, chunk), values);
-                }
+    /// Of each class so many pictures that are not of one part, spread over all that there are: for each picture whether.
+    fn learned_from(&self, part: usize) -> Vec<bool> {
+        let mut of_class: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
+        for (at, shows) in self.shows.iter().enumerate().filter(|(at, _)| self.parts[*at] != part) {
+            for &class in shows {
+                of_class.entry(Some(class)).or_default().push(at);
+            }
+            if shows.is_empty() {
+                of_class.entry(None).or_default().push(at);
             }
         }
+        let mut learned = vec![false; self.parts.len()];
+        for pictures in of_class.values() {
+            for at in 0..pictures.len().min(ENOUGH) {
+                learned[pictures[at * pictures.len() / pictures.len().min(ENOUGH)]] = true;
+            }
+        }
+        learned
+    }
+
+    /// The rows of some pictures that are not of one part, with the stand-ins in their places.
+    fn without(&self, kept: KeptRows<'_>, weights: &Weights, part: usize) -> Result<FeatureCache> {
+        let learned = self.learned_from(part);
+        let mut out = kept.beside();
+        for layer in 0..kept.layers() {
+            let mut before = 0;
+            let mut wanted = kept.view_ends(layer).zip(&self.shown).flat_map(|(end, &picture)| {
+                let rows = end - std::mem::replace(&mut before, end);
+                std::iter::repeat_n(learned.get(picture) == Some(&true), rows)
+            });
+            for chunk in 0..kept.chunks(layer) {
+                let others = weights.get(&(layer, chunk));
+                kept.read(layer, chunk, |parts| {
+                    let named = Loss::Sigmoid.parts().iter().zip(parts);
+                    let part = |(name, part): (&&str, _)| {
+                        let part = others.and_then(|others| others.part(name)).unwrap_or(part);
+                        let width = part.shape().get(1).copied().unwrap_or(1).max(1);
+                        Ok((part.f32()?, width))
+                    };
+                    let parts: Vec<(&[f32], usize)> = named.map(part).collect::<Result<_>>()?;
+                    let rows = parts.first().map_or(0, |(values, width)| values.len() / width);
+                    for (row, _) in (0..rows).zip(&mut wanted).filter(|(_, wanted)| *wanted) {
+                        let of_row = |&(values, width): &(&'_ [f32], usize)| {
+                            values.get(row * width..(row + 1) * width).unwrap_or_default().to_vec()
+                        };
+                        out.push_row(layer, &parts.iter().flat_map(of_row).collect::<Vec<f32>>())?;
+                    }
+                    out.close_full()
+                })?;
+            }
+        }
+        out.finish()?;
         Ok(out)
     }
 
@@ -292,7 +329,7 @@ mod tests {
     fn judge(
         pictures: &[(u8, Option<&str>)],
         names: &[&'static str],
-        fit: impl FnMut(&Weights, &[usize]) -> Result<Vec<Vec<Columns>>>,
+        fit: &mut Fit<'_>,
     ) -> (usize, Vec<Division>) {
         let dir = tempfile::tempdir().unwrap();
         let dataset = dataset(dir.path(), pictures);
@@ -313,15 +350,16 @@ mod tests {
         let network = Brightness::new();
         let held_out = HeldOut::new(&network, &showing);
         let kept = KeptRows::new(&cache, &open, 0..1).unwrap();
-        held_out.judge(kept, wide, &Weights::new(), 60, fit).unwrap()
+        held_out.judge((kept, &Weights::new()), wide, 60, fit).unwrap()
     }
 
     /// Divisions, and for each fit the sum of its weights.
     fn divide(pictures: &[(u8, Option<&str>)], names: &[&'static str]) -> (Vec<Division>, Vec<f32>) {
         let mut sums = Vec::new();
-        let (steps, divisions) = judge(pictures, names, |weights, steps| {
+        let (steps, divisions) = judge(pictures, names, &mut |kept, _, steps| {
             assert_eq!(steps, [60]);
-            sums.push(weights.values().map(|v| v.weights.f32().unwrap().iter().sum::<f32>()).sum());
+            let sum = |parts: &[AnyTensor]| Ok(parts[2].f32()?.iter().sum::<f32>());
+            sums.push((0..kept.chunks(0)).filter_map(|chunk| kept.read(0, chunk, sum).unwrap()).sum());
             Ok(vec![columns(1.0, names.len())])
         });
         assert_eq!(steps, 60);
@@ -338,7 +376,7 @@ mod tests {
             (0..36).map(|number| if number % 2 == 0 { (51, Some("a")) } else { (153, None) }).collect();
         for longest in [60, 120] {
             let mut asked = Vec::new();
-            let (steps, found) = judge(&pictures, &["a"], |_, steps| {
+            let (steps, found) = judge(&pictures, &["a"], &mut |_, _, steps| {
                 asked.push(steps.to_vec());
                 // It learns that sign after so many steps, and what it knew before it only knows better.
                 Ok(steps
@@ -387,6 +425,38 @@ mod tests {
         // Held out, the one picture of a class leaves a fit that never saw it, which says nothing of it.
         let (found, _) = divide(&[(153, Some("a")), (153, Some("b")), (102, None)], &["a", "b"]);
         assert_eq!(found.iter().map(|f| f.objects).collect::<Vec<_>>(), [0, 0]);
+    }
+
+    #[test]
+    fn of_thousands_a_hundred_of_each_class_are_learned_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = |at: usize| {
+            (
+                1,
+                if at < 600 {
+                    Some("a")
+                } else if at < 604 {
+                    Some("b")
+                } else {
+                    None
+                },
+            )
+        };
+        let pictures: Vec<_> = (0..1000).map(one).collect();
+        let dataset = dataset(dir.path(), &pictures);
+        let classes = [("a", 0), ("b", 1)].into();
+        let showing =
+            Showing { dataset: &dataset, classes, first_new: 0, views: 1, seed: 0, outlines: false };
+        let network = Brightness::new();
+        let held_out = HeldOut::new(&network, &showing);
+        let learned = held_out.learned_from(0);
+        let count = |part: &[bool]| part.iter().filter(|learned| **learned).count();
+        let [a, b, none] = [&learned[..600], &learned[600..604], &learned[604..]];
+        assert_eq!((count(a), count(none)), (ENOUGH, ENOUGH));
+        let of_part = held_out.parts[600..604].iter().filter(|part| **part == 0).count();
+        assert_eq!(count(b), 4 - of_part);
+        assert!(count(&a[..300]).abs_diff(ENOUGH / 2) <= 1, "they are spread over all");
+        assert!(learned.iter().zip(&held_out.parts).all(|(learned, part)| !learned || *part != 0));
     }
 
     #[test]

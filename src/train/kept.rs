@@ -98,6 +98,11 @@ impl<'a> KeptRows<'a> {
         self.cache.read(self.first + layer, chunk, reader)
     }
 
+    /// An empty cache for some of these rows, see [`FeatureCache::beside`].
+    pub(super) fn beside(&self) -> FeatureCache {
+        self.cache.beside(self.first..self.first + self.layers())
+    }
+
     /// Whether some rows come from pictures with incomplete labels.
     pub fn any_open(&self) -> bool {
         self.open.iter().any(|layer| !layer.open.is_empty())

@@ -8,7 +8,7 @@ use super::network::{MaskBranch, Proposals, TwoStage};
 use super::outlines::Outlines;
 use super::rois::{Shows, around, assign};
 use super::targets::Truth;
-use super::task::RowSink;
+use super::task::ViewRows;
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::random::SplitMix;
@@ -68,14 +68,14 @@ fn sample(pixels: usize, count: usize, random: &mut SplitMix) -> Vec<usize> {
     if count >= pixels { (0..pixels).collect() } else { (0..count).map(one).collect() }
 }
 
-/// Keeps rows of a view for `classes` new classes, as those of the fit of this number.
-pub(super) fn keep(
+/// Adds rows of a view for `classes` new classes, as those of the fit of this number.
+pub(super) fn rows_of(
     network: &TwoStage,
     branch: &MaskBranch,
     proposals: &Proposals,
     seen: &Seen,
     (fit, classes): (usize, usize),
-    rows: &mut RowSink<'_>,
+    rows: &mut ViewRows<'_>,
 ) -> Result<()> {
     let shown = regions(&seen.truths, &seen.outlines, seen.number);
     let (bytes, most) = OF_VIEW;
@@ -101,7 +101,7 @@ pub(super) fn keep(
             let share = (same * of_region * seen.of_picture.max(1)) as f32;
             let (mut y, mut v) = (vec![0.0; classes], vec![0.0; classes]);
             (y[class], v[class]) = (target, WORTH / share);
-            rows.row((fit, 0), &[x, &y, &v], &seen.open)?;
+            rows.row((fit, 0), &[x, &y, &v])?;
         }
     }
     for shown in &shown {

@@ -7,7 +7,8 @@ use super::parameters::{Columns, Moments, Parameters};
 use super::shape::LayerSize;
 use super::task::Loss;
 use crate::error::{Error, Result};
-use crate::runtime::{AnyTensor, SessionConfig};
+use crate::runtime::{AnyTensor, SessionConfig, runs_at_once};
+use crate::side_by_side::in_order;
 
 /// Added to deviations: features that hardly move must not count as much as those that do.
 const DEVIATION_FLOOR: f64 = 0.05;
@@ -42,12 +43,7 @@ impl<'a> Objective<'a> {
     /// Value and slope.
     pub fn evaluate(&self, whitened: &[f64]) -> Result<(f64, Vec<f64>)> {
         let columns = self.parameters.columns(whitened);
-        let (mut value, mut slopes) = (0.0, Vec::with_capacity(columns.len()));
-        for (layer, columns) in columns.iter().enumerate() {
-            let (loss, slope) = self.data_term(layer, columns)?;
-            value += loss;
-            slopes.push(slope);
-        }
+        let (mut value, slopes) = self.data_term(&columns)?;
         let mut slope = self.parameters.pull_back(&slopes);
         for (slope, t) in slope.iter_mut().zip(whitened) {
             value += 0.5 * t * t;
@@ -56,31 +52,40 @@ impl<'a> Objective<'a> {
         Ok((value, slope))
     }
 
-    /// The loss of one layer and its slope in the columns; sums over chunks are taken in their order, in float64.
-    pub(super) fn data_term(&self, layer: usize, columns: &Columns) -> Result<(f64, Columns)> {
-        let LayerSize { depth, anchors } = self.sizes[layer];
-        let wide = anchors * self.classes;
+    /// The loss and its slope in the columns of each layer; chunks are summed in their order, in float64.
+    fn data_term(&self, columns: &[Columns]) -> Result<(f64, Vec<Columns>)> {
         let single = |values: &[f64]| values.iter().map(|v| *v as f32).collect::<Vec<f32>>();
-        let w = AnyTensor::new(&[depth, wide], &single(&columns.kernel))?;
-        let b = AnyTensor::new(&[wide], &single(&columns.biases))?;
-        let mut total = 0.0;
-        let mut slope = Columns { kernel: vec![0.0; depth * wide], biases: vec![0.0; wide] };
-        for chunk in 0..self.kept.chunks(layer) {
+        let (mut total, mut slopes) = (0.0, Vec::with_capacity(columns.len()));
+        let (mut fed, mut chunks) = (Vec::with_capacity(columns.len()), Vec::new());
+        for (layer, (columns, size)) in columns.iter().zip(self.sizes).enumerate() {
+            let (depth, wide) = (size.depth, size.anchors * self.classes);
+            let w = AnyTensor::new(&[depth, wide], &single(&columns.kernel))?;
+            let b = AnyTensor::new(&[wide], &single(&columns.biases))?;
+            fed.push((w, b));
+            slopes.push(Columns { kernel: vec![0.0; depth * wide], biases: vec![0.0; wide] });
+            chunks.extend((0..self.kept.chunks(layer)).map(|chunk| (layer, chunk)));
+        }
+        let of_chunk = |(layer, chunk): (usize, usize)| {
+            let (w, b) = &fed[layer];
+            let others = self.weights.get(&(layer, chunk));
             let got =
                 self.kept.read(layer, chunk, |parts| {
-                    let mut feeds = vec![("w", &w), ("b", &b)];
-                    let others = self.weights.get(&(layer, chunk));
+                    let mut feeds = vec![("w", w), ("b", b)];
                     feeds.extend(self.loss.parts().iter().copied().zip(parts).map(|(name, part)| {
                         (name, others.and_then(|others| others.part(name)).unwrap_or(part))
                     }));
                     self.graph.run(&feeds)
                 })?;
-            let Some(got) = got else { continue };
+            Ok((layer, got))
+        };
+        in_order(chunks, runs_at_once(), of_chunk, |(layer, got)| {
+            let Some(got) = got else { return Ok(()) };
             total += got.loss;
-            accumulate(&mut slope.kernel, got.kernel.f32()?);
-            accumulate(&mut slope.biases, got.biases.f32()?);
-        }
-        Ok((total, slope))
+            accumulate(&mut slopes[layer].kernel, got.kernel.f32()?);
+            accumulate(&mut slopes[layer].biases, got.biases.f32()?);
+            Ok(())
+        })?;
+        Ok((total, slopes))
     }
 }
 

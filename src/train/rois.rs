@@ -5,7 +5,7 @@ use super::mask_rows::Masks;
 use super::network::{PositionSensitive, Regions, TwoStage};
 use super::shape::{Input, LayerSize};
 use super::targets::Truth;
-use super::task::{Frozen, Loss, Map, RowSink, Task};
+use super::task::{Frozen, Loss, Map, Task, ViewRows};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::head::locate::Role;
@@ -156,8 +156,8 @@ fn maps(tasks: &[Task]) -> Vec<Map> {
     tasks.iter().flat_map(|task| &task.layers).map(|&layer| Map { layer, anchors: 1 }).collect()
 }
 
-/// Shows a view to the network and keeps rows of its regions.
-fn keep(network: &impl Regions, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()> {
+/// Shows a view to the network and adds rows of its regions.
+fn rows_of(network: &impl Regions, seen: &Seen, classes: usize, rows: &mut ViewRows<'_>) -> Result<()> {
     let (height, width) = seen.size;
     let proposals = network.propose(&seen.rgb, height, width)?;
     // The last proposals make room: the least likely ones, or none at all.
@@ -205,7 +205,7 @@ fn keep(network: &impl Regions, seen: &Seen, classes: usize, rows: &mut RowSink<
                     let numbers = [[weight], [log_sum(old)], [label as f32]];
                     let parts: [&[f32]; 5] = [x, &y, &numbers[0], &numbers[1], &numbers[2]];
                     let parts = if rows.first_new > 0 { &parts[..] } else { &parts[..4] };
-                    rows.row((task, 0), parts, &seen.open)?;
+                    rows.row((task, 0), parts)?;
                 }
                 (_, Some((object, class))) => {
                     let (mut y, mut v) = (vec![0.0; 4 * classes], vec![0.0; 4 * classes]);
@@ -213,13 +213,13 @@ fn keep(network: &impl Regions, seen: &Seen, classes: usize, rows: &mut RowSink<
                         let column = part * classes + class;
                         (y[column], v[column]) = (value, weight);
                     }
-                    rows.row((task, 0), &[x, &y, &v], &seen.open)?;
+                    rows.row((task, 0), &[x, &y, &v])?;
                 }
                 (_, None) => {}
             }
         }
     }
-    network.keep_pixels(&proposals, seen, classes, rows)
+    network.rows_of_pixels(&proposals, seen, classes, rows)
 }
 
 macro_rules! frozen {
@@ -241,8 +241,8 @@ macro_rules! frozen {
                 self.mask_fit()
             }
 
-            fn keep(&self, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()> {
-                keep(self, seen, classes, rows)
+            fn rows_of(&self, seen: &Seen, classes: usize, rows: &mut ViewRows<'_>) -> Result<()> {
+                rows_of(self, seen, classes, rows)
             }
         }
     )*};

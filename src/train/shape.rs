@@ -133,7 +133,7 @@ pub struct ViewFeatures {
 }
 
 /// The frozen part of a network with one answer for each anchor.
-pub trait Backbone {
+pub trait Backbone: Sync {
     /// The network's maps and anchors.
     fn shape(&self) -> &NetworkShape;
 

@@ -110,38 +110,59 @@ fn regroup(values: &[f32], inner: usize, wide: usize) -> Vec<f32> {
     values.chunks(wide.max(1)).flat_map(turned).collect()
 }
 
-/// Where the rows of one view go.
+/// What one view adds. Views are shown at the same time; what they add is kept in their order.
 #[derive(Debug)]
-pub struct RowSink<'a> {
-    /// The layers of all tasks, one task behind the other.
-    pub cache: &'a mut FeatureCache,
-    /// Which rows may be unlabelled objects.
-    pub open: &'a mut OpenRows,
+pub struct ViewRows<'a> {
     /// The tasks.
-    pub tasks: &'a [Task],
-    /// Positives as the OD API matches them: for each map of [`Frozen::maps`] [anchors, classes].
-    pub matched: &'a mut [Vec<usize>],
+    tasks: &'a [Task],
     /// Objects of classes below this number are of old classes, by their columns; those from it on of new ones. Where it is
     /// not zero, rows of a softmax end with a label, see [`copy_back::regions`](super::copy_back::regions).
     pub first_new: usize,
+    /// The classes that its picture does not fully label.
+    open: Arc<[usize]>,
+    /// Rows with their layers, all layers of all tasks being numbered one behind the other.
+    rows: Vec<(usize, Vec<f32>)>,
+    /// Positives as the OD API matches them: the map, and anchor · classes + class.
+    positives: Vec<(usize, usize)>,
 }
 
-impl RowSink<'_> {
-    /// Keeps a row of a task's layer; `open` are the classes that its picture does not fully label.
-    pub fn row(
-        &mut self,
-        (task, layer): (usize, usize),
-        parts: &[&[f32]],
-        open: &Arc<[usize]>,
-    ) -> Result<()> {
-        let Some(this) = self.tasks.get(task) else {
+impl<'a> ViewRows<'a> {
+    /// Nothing of a view yet.
+    pub fn new(tasks: &'a [Task], first_new: usize, seen: &Seen) -> Self {
+        let open = Arc::clone(&seen.open);
+        Self { tasks, first_new, open, rows: Vec::new(), positives: Vec::new() }
+    }
+
+    /// Adds a row to a task's layer.
+    pub fn row(&mut self, (task, layer): (usize, usize), parts: &[&[f32]]) -> Result<()> {
+        if task >= self.tasks.len() {
             return Err(Error::Data(format!("there is no fit {task} to keep rows for")));
-        };
-        let layer = first_layer(self.tasks, task) + layer;
-        self.cache.push(layer, parts)?;
-        // Only scores have rows that say "nothing is here".
-        if this.role == Role::Scores {
-            self.open.push(layer, open);
+        }
+        self.rows.push((first_layer(self.tasks, task) + layer, parts.concat()));
+        Ok(())
+    }
+
+    /// Keeps the rows, says which may be unlabelled objects, and counts the positives: for each map of [`Frozen::maps`]
+    /// [anchors, classes].
+    pub fn keep(
+        self,
+        cache: &mut FeatureCache,
+        open: &mut OpenRows,
+        matched: &mut [Vec<usize>],
+    ) -> Result<()> {
+        let layers = |task: &Task| std::iter::repeat_n(task.role, task.layers.len());
+        let roles: Vec<Role> = self.tasks.iter().flat_map(layers).collect();
+        for (layer, row) in &self.rows {
+            cache.push_row(*layer, row)?;
+            // Only scores have rows that say "nothing is here".
+            if roles.get(*layer) == Some(&Role::Scores) {
+                open.push(*layer, &self.open);
+            }
+        }
+        for (map, at) in self.positives {
+            if let Some(count) = matched.get_mut(map).and_then(|counts| counts.get_mut(at)) {
+                *count += 1;
+            }
         }
         Ok(())
     }
@@ -153,9 +174,7 @@ impl RowSink<'_> {
 
     /// Counts a positive of a map; `at` is anchor · classes + class.
     pub fn positive(&mut self, map: usize, at: usize) {
-        if let Some(count) = self.matched.get_mut(map).and_then(|counts| counts.get_mut(at)) {
-            *count += 1;
-        }
+        self.positives.push((map, at));
     }
 }
 
@@ -173,8 +192,8 @@ pub struct Map {
     pub anchors: usize,
 }
 
-/// The frozen part of a detector of any kind.
-pub trait Frozen {
+/// The frozen part of a detector of any kind. Several views are run at once.
+pub trait Frozen: Sync {
     /// The pictures it takes.
     fn input(&self) -> Input;
 
@@ -189,8 +208,8 @@ pub trait Frozen {
         tasks.iter().flat_map(of).collect()
     }
 
-    /// Runs a view and keeps rows of it for `classes` new classes.
-    fn keep(&self, seen: &Seen, classes: usize, rows: &mut RowSink<'_>) -> Result<()>;
+    /// Runs a view and adds rows of it for `classes` new classes.
+    fn rows_of(&self, seen: &Seen, classes: usize, rows: &mut ViewRows<'_>) -> Result<()>;
 
     /// Whether masks are learned.
     fn masks(&self) -> Masks<'_> {

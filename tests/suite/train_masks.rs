@@ -16,7 +16,7 @@ use tfgraft::train::cache::{CacheOptions, FeatureCache};
 use tfgraft::train::features::Showing;
 use tfgraft::train::kept::OpenRows;
 use tfgraft::train::network::{Parts, open};
-use tfgraft::train::task::{RowSink, Task};
+use tfgraft::train::task::{Task, ViewRows};
 use tfgraft::train::{Classes, Frozen, Masks, TrainOptions, Trained, train};
 
 const VIEWS: usize = 2;
@@ -79,16 +79,15 @@ impl Opened {
             outlines: true,
         };
         showing
-            .run(self.network.input(), 0, |seen| {
-                let mut rows = RowSink {
-                    cache: &mut cache,
-                    open: &mut open,
-                    tasks: &tasks,
-                    matched: &mut matched,
-                    first_new: 0,
-                };
-                self.network.keep(&seen, 1, &mut rows)
-            })
+            .run(
+                self.network.input(),
+                0,
+                |seen| {
+                    let mut rows = ViewRows::new(&tasks, 0, &seen);
+                    self.network.rows_of(&seen, 1, &mut rows).map(|()| rows)
+                },
+                |rows| rows.keep(&mut cache, &mut open, &mut matched),
+            )
             .unwrap();
         cache.finish().unwrap();
         let layer = tasks.len() - 1;

@@ -19,7 +19,7 @@ use tfgraft::train::kept::OpenRows;
 use tfgraft::train::network::{Parts, open};
 
 use tfgraft::train::parameters::Penalties;
-use tfgraft::train::task::RowSink;
+use tfgraft::train::task::ViewRows;
 use tfgraft::train::{Classes, Frozen, Strategy, TrainOptions, train};
 
 const VIEWS: usize = 8;
@@ -35,14 +35,15 @@ fn shares(network: &dyn Frozen, data: &Dataset, class: &str, columns: &LayerValu
     let showing = Showing { dataset: data, classes, first_new: 0, views: VIEWS, seed: 0, outlines: false };
     let mut matched: Vec<Vec<usize>> = network.maps(&tasks).iter().map(|map| vec![0; map.anchors]).collect();
     showing
-        .run(network.input(), 0, |seen| {
-            let matched = &mut matched;
-            network.keep(
-                &seen,
-                1,
-                &mut RowSink { cache: &mut cache, open: &mut open, tasks: &tasks, matched, first_new: 0 },
-            )
-        })
+        .run(
+            network.input(),
+            0,
+            |seen| {
+                let mut rows = ViewRows::new(&tasks, 0, &seen);
+                network.rows_of(&seen, 1, &mut rows).map(|()| rows)
+            },
+            |rows| rows.keep(&mut cache, &mut open, &mut matched),
+        )
         .unwrap();
     cache.finish().unwrap();
     let columns = gathered(columns, tasks[0].bins).unwrap();

@@ -5,7 +5,7 @@ use prost::Message;
 use super::super::features::Seen;
 use super::super::mask_rows::Masks;
 use super::super::shape::Input;
-use super::super::task::RowSink;
+use super::super::task::ViewRows;
 use super::cut::shape_of;
 use super::picture::geometry;
 use super::{Serving, boxes_of, not};
@@ -16,7 +16,7 @@ use crate::pb;
 use crate::runtime::{AnyTensor, GraphSession, SessionConfig};
 
 /// The frozen part of a detector that proposes regions and judges them.
-pub(in crate::train) trait Regions {
+pub(in crate::train) trait Regions: Sync {
     /// The pictures it takes.
     fn input(&self) -> Input;
 
@@ -38,7 +38,7 @@ pub(in crate::train) trait Regions {
     fn look(&self, proposals: &Proposals, regions: &[BoxYxyx]) -> Result<Looked>;
 
     /// Keeps rows of the pixels of masks, where those are learned.
-    fn keep_pixels(&self, _: &Proposals, _: &Seen, _classes: usize, _: &mut RowSink<'_>) -> Result<()> {
+    fn rows_of_pixels(&self, _: &Proposals, _: &Seen, _classes: usize, _: &mut ViewRows<'_>) -> Result<()> {
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use prost::Message;
 use super::super::features::Seen;
 use super::super::mask_rows::{self, Masks};
 use super::super::shape::Input;
-use super::super::task::RowSink;
+use super::super::task::ViewRows;
 use super::cut::Flow;
 use super::masks::MaskBranch;
 use super::picture::{Feed, resized_picture};
@@ -197,15 +197,15 @@ impl Regions for TwoStage {
         }
     }
 
-    fn keep_pixels(
+    fn rows_of_pixels(
         &self,
         proposals: &Proposals,
         seen: &Seen,
         classes: usize,
-        rows: &mut RowSink<'_>,
+        rows: &mut ViewRows<'_>,
     ) -> Result<()> {
         let Some(Ok(branch)) = &self.mask_branch else { return Ok(()) };
-        mask_rows::keep(self, branch, proposals, seen, (self.layers.len(), classes), rows)
+        mask_rows::rows_of(self, branch, proposals, seen, (self.layers.len(), classes), rows)
     }
 
     fn propose(&self, rgb: &[u8], height: usize, width: usize) -> Result<Proposals> {

@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::row_widths;
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::train::cache::{CacheOptions, FeatureCache};
-use crate::train::features::Showing;
-use crate::train::kept::OpenRows;
-use crate::train::task::{Frozen, RowSink};
+use crate::runtime::runs_at_once;
+use crate::train::features::{Seen, Showing};
+use crate::train::task::{Frozen, ViewRows};
 
-/// Views that are timed, after one that is not: the first run of a graph prepares it.
+/// Views that are timed for each run at once, after one that is not: the first run of a graph prepares it.
 const TIMED: usize = 3;
 /// More views of one picture than these tell next to nothing.
 const MOST: usize = 32;
@@ -27,10 +25,8 @@ pub fn views_within(
     background: bool,
 ) -> Result<usize> {
     let tasks = network.tasks(background)?;
-    let mut cache = FeatureCache::new(row_widths(&tasks, 1, false), CacheOptions::default());
-    let mut open = OpenRows::new(cache.layers());
-    let mut matched: Vec<Vec<usize>> = network.maps(&tasks).iter().map(|map| vec![0; map.anchors]).collect();
-    let images = dataset.images.iter().cycle().take(1 + TIMED).cloned().collect();
+    let timed = TIMED * runs_at_once();
+    let images = dataset.images.iter().cycle().take(1 + timed).cloned().collect();
     let sample = Dataset { images, ..Dataset::default() };
     let showing = Showing {
         dataset: &sample,
@@ -41,14 +37,12 @@ pub fn views_within(
         outlines: false,
     };
     let mut ready = None;
-    showing.run(network.input(), 0, |seen| {
-        let (cache, open, matched) = (&mut cache, &mut open, &mut matched);
-        let mut rows = RowSink { cache, open, tasks: &tasks, matched, first_new: 0 };
-        network.keep(&seen, 1, &mut rows)?;
+    let rows_of = |seen: Seen| network.rows_of(&seen, 1, &mut ViewRows::new(&tasks, 0, &seen));
+    showing.run(network.input(), 0, rows_of, |()| {
         ready.get_or_insert_with(Instant::now);
         Ok(())
     })?;
-    let each = ready.map_or(0.0, |ready| ready.elapsed().as_secs_f64()) / TIMED as f64;
+    let each = ready.map_or(0.0, |ready| ready.elapsed().as_secs_f64()) / timed as f64;
     Ok(affordable(seconds, each, dataset.images.len()))
 }
 

@@ -8,6 +8,7 @@ use crate::train::cache::FeatureCache;
 use crate::train::copy_back::anchors::{self, Examples, descend};
 use crate::train::copy_back::{DescentOptions, cells, regions};
 use crate::train::division::Division;
+use crate::train::features::Seen;
 use crate::train::frozen_columns::FitOptions;
 use crate::train::kept::KeptRows;
 use crate::train::parameters::old_columns;
@@ -33,9 +34,10 @@ impl<'a> Run<'a> {
         let examples = Examples::new(shape, &sizes, self.old, self.background, descent.threads)?;
         let first = resume(&mut cache, &mut self.statistics)?;
         let total = self.statistics.views;
-        self.showing.run(shape.input, first, |seen| {
+        let show = |seen: Seen| features_of(backbone, &seen).map(|features| (seen, features));
+        self.showing.run(shape.input, first, show, |(seen, features)| {
             let matched = &mut self.statistics.matched_by_map;
-            examples.keep(&mut cache, &seen, &features_of(backbone, &seen)?, |map, anchor, class| {
+            examples.keep(&mut cache, &seen, &features, |map, anchor, class| {
                 if let Some(new) = class.checked_sub(columns).filter(|new| *new < added) {
                     matched[map][anchor * added + new] += 1;
                 }

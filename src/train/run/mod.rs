@@ -17,13 +17,13 @@ use crate::error::{Error, Result};
 use crate::head::columns::{LayerValues, NewColumns};
 use crate::train::cache::{CacheOptions, FeatureCache};
 use crate::train::copy_back::regions::LABEL;
-use crate::train::features::Showing;
+use crate::train::features::{Seen, Showing};
 use crate::train::frozen_columns::FitOptions;
 use crate::train::held_out::HeldOut;
 use crate::train::kept::{KeptRows, OpenRows};
 use crate::train::mask_rows::Masks;
 use crate::train::parameters::old_columns;
-use crate::train::task::{Frozen, Loss, Map, RowSink, Task, first_layer};
+use crate::train::task::{Frozen, Loss, Map, Task, ViewRows, first_layer};
 use crate::train::views::automatic_count;
 
 /// Which names of the data are which columns.
@@ -179,15 +179,20 @@ impl<'a> Run<'a> {
         let mut open = OpenRows::new(cache.layers());
         let first = resume(&mut cache, &mut self.statistics)?;
         let total = self.statistics.views;
-        self.showing.run(self.network.input(), first, |seen| {
+        let network = self.network;
+        let rows_of = |seen: Seen| {
+            let mut rows = ViewRows::new(tasks, first_new, &seen);
+            network.rows_of(&seen, added, &mut rows)?;
+            Ok((seen.number, rows))
+        };
+        self.showing.run(network.input(), first, rows_of, |(number, rows)| {
             let matched = &mut self.statistics.matched_by_map;
-            let mut rows = RowSink { cache: &mut cache, open: &mut open, tasks, matched, first_new };
-            self.network.keep(&seen, added, &mut rows)?;
+            rows.keep(&mut cache, &mut open, matched)?;
             if by_view {
                 cache.finish_view()?;
             }
-            cache.view_done(|| flat_counts(&self.statistics.matched_by_map))?;
-            (self.progress)(Phase::Features { done: seen.number + 1, total });
+            cache.view_done(|| flat_counts(matched))?;
+            (self.progress)(Phase::Features { done: number + 1, total });
             Ok(())
         })?;
         cache.features_done()?;

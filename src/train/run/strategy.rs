@@ -2,7 +2,9 @@
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
+use crate::head::Kind;
 use crate::pipeline_config::ClassLoss;
+use crate::runtime::Sharing;
 use crate::train::copy_back::DescentOptions;
 use crate::train::frozen_columns::{FitOptions, calibration};
 
@@ -29,6 +31,15 @@ impl Strategy {
                 alpha: loss.alpha.unwrap_or(0.5) as f32,
                 ..descent
             }),
+        }
+    }
+
+    /// What TensorFlow's threads are best for. A descent takes one step after the other; operations of two stages are large, and
+    /// the single runs that prove and open such a network last longer than its views.
+    pub fn sharing(&self, kind: Kind) -> Sharing {
+        match self {
+            Self::FrozenColumns(_) if kind != Kind::TwoStage => Sharing::Runs,
+            _ => Sharing::Operations,
         }
     }
 
