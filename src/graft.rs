@@ -1,6 +1,7 @@
 //! The steps that `grow` and `retrain` share: grow the graph, prove it, place columns, write, compare.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::data::{LabelMap, Picture};
@@ -9,7 +10,7 @@ use crate::export::changes::{WeightChanges, list_changes};
 use crate::export::prove::{Kept, Noise, outputs_on, prove_old_scores};
 use crate::export::{Proof, Staging, VariableValues, Weights, flat, prove, write_model};
 use crate::head::columns::initial;
-use crate::head::{Activation, Grown, Init, LayerValues, NewColumns, Understood, grow};
+use crate::head::{Activation, Grown, Growth, Init, LayerValues, NewColumns, Understood, grow};
 use crate::pipeline_config;
 use crate::runtime::{ServingModel, SessionConfig};
 use crate::saved_model::SavedModel;
@@ -115,35 +116,6 @@ impl Graft {
         }
     }
 
-    /// Loads what [`Graft::write`] wrote, as a server would, and holds its old scores against the source's, `before`.
-    pub fn verify(
-        &self,
-        staging: &Staging,
-        before: &[Outputs],
-        session: &SessionConfig,
-        pictures: &[Picture],
-    ) -> Result<(Proof, ServingModel)> {
-        // A function that the session leaves alone is optimised under its own configuration, which takes longer.
-        let graph = self.model.meta().graph_def.as_ref();
-        let library = graph.and_then(|graph| graph.library.as_ref());
-        let functions = library.is_some_and(|library| !library.function.is_empty());
-        let session = SessionConfig { optimize: session.optimize || functions, ..*session };
-        let written = ServingModel::load(&staging.path().join("saved_model"), &session)?;
-        let growth = self.grown.growth;
-        let shared = self.understood.located.activation == Activation::Softmax;
-        let kept = Kept { added: growth.added, classes: growth.classes, least_score: 0.3, shared };
-        let proof = match (prove_old_scores(before, &written, pictures, &kept), self.model.dir()) {
-            // Flat and loaded graphs run other kernels; a network of wild weights can blow their rounding up. Like is
-            // then compared with like, which costs another load.
-            (Err(Error::CheckFailed(_)), Some(source)) => {
-                let source = ServingModel::load(source, &session)?;
-                prove_old_scores(&outputs_on(&source, pictures)?, &written, pictures, &kept)?
-            }
-            (result, _) => result?,
-        };
-        Ok((proof, written))
-    }
-
     /// Writes the model with its columns to the staging folder, reads it back and compares every weight.
     pub fn write(
         &self,
@@ -170,5 +142,56 @@ impl Graft {
                 .map_err(|e| Error::io(&target, e))?;
         }
         Ok(())
+    }
+
+    /// Lets go of both graphs, whose room TensorFlow needs to load the result, and keeps what is needed to check that.
+    pub fn into_reload(self) -> Reload {
+        let graph = self.model.meta().graph_def.as_ref();
+        let library = graph.and_then(|graph| graph.library.as_ref());
+        Reload {
+            functions: library.is_some_and(|library| !library.function.is_empty()),
+            shared: self.understood.located.activation == Activation::Softmax,
+            growth: self.grown.growth,
+            source: self.model.dir().map(Path::to_owned),
+        }
+    }
+}
+
+/// What is known of a graft when its result is loaded.
+#[derive(Debug)]
+pub struct Reload {
+    /// Whether its graph has functions.
+    functions: bool,
+    /// Whether old and new classes share one whole.
+    shared: bool,
+    growth: Growth,
+    /// The folder of the source, where it is a SavedModel.
+    source: Option<PathBuf>,
+}
+
+impl Reload {
+    /// Loads what [`Graft::write`] wrote, as a server would, and holds its old scores against the source's, `before`.
+    pub fn verify(
+        &self,
+        staging: &Staging,
+        before: &[Outputs],
+        session: &SessionConfig,
+        pictures: &[Picture],
+    ) -> Result<(Proof, ServingModel)> {
+        // A function that the session leaves alone is optimised under its own configuration, which takes longer.
+        let session = SessionConfig { optimize: session.optimize || self.functions, ..*session };
+        let written = ServingModel::load(&staging.path().join("saved_model"), &session)?;
+        let Growth { added, classes } = self.growth;
+        let kept = Kept { added, classes, least_score: 0.3, shared: self.shared };
+        let proof = match (prove_old_scores(before, &written, pictures, &kept), &self.source) {
+            // Flat and loaded graphs run other kernels; a network of wild weights can blow their rounding up. Like is
+            // then compared with like, which costs another load.
+            (Err(Error::CheckFailed(_)), Some(source)) => {
+                let source = ServingModel::load(source, &session)?;
+                prove_old_scores(&outputs_on(&source, pictures)?, &written, pictures, &kept)?
+            }
+            (result, _) => result?,
+        };
+        Ok((proof, written))
     }
 }

@@ -90,18 +90,20 @@ pub fn run(args: Args) -> Result<()> {
     let columns = graft.initial_columns(&old, args.seed)?;
     let weights = graft.write(&staging, &old, &columns)?;
     graft.write_companions(&staging, &labels)?;
-    let (old_scores, _) = graft.verify(&staging, &before, &session, &probes)?;
+    let changes = &graft.grown.changes;
+    let (nodes_changed, nodes_added) = (changes.changed.len(), changes.added.len());
+    let (old_scores, _) = graft.into_reload().verify(&staging, &before, &session, &probes)?;
     spinner.finish_and_clear();
     let output = staging.publish()?;
     let report = Report {
         output: output.display().to_string(),
-        classes_before: graft.classes_before(),
-        classes_after: graft.classes_before() + args.add.len(),
+        classes_before: classes,
+        classes_after: classes + args.add.len(),
         proof,
         old_scores,
         weights,
-        nodes_changed: graft.grown.changes.changed.len(),
-        nodes_added: graft.grown.changes.added.len(),
+        nodes_changed,
+        nodes_added,
     };
     if args.json {
         return output::json(&report);

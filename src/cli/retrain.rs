@@ -10,7 +10,7 @@ use super::output;
 use super::runtime::RuntimeArgs;
 use crate::data::{Dataset, LabelMap, load};
 use crate::error::Error;
-use crate::head::understand;
+use crate::head::{Kind, understand};
 use crate::input;
 use crate::policy;
 use crate::retrain::report::Validation;
@@ -71,6 +71,10 @@ pub struct Args {
     /// Take what scores like a typical new object in such pictures for one, instead of ignoring it
     #[arg(long)]
     pub pseudo_labels: bool,
+    /// Most false detections of a new class in a picture from score 0.5 on, as far as pictures of DATA tell that a fit did not
+    /// see, such as 0.01; objects are then found with lower scores. For single-stage models
+    #[arg(long, value_name = "RATE")]
+    pub cap_false_positives: Option<f64>,
     /// Held-back data to measure on: DATA, or a fraction of DATA such as 0.2
     #[arg(long, value_name = "DATA|FRACTION")]
     pub validation: Option<PathBuf>,
@@ -113,6 +117,7 @@ pub fn run(args: Args) -> Result<()> {
     let model = SavedModel::read(&args.model)?;
     policy::admit(&model, args.runtime.trust)?;
     let understood = understand(model.meta())?;
+    check_cap(&args, understood.located.kind)?;
     let classes = understood.located.classes;
     let mut data = load(&args.data, args.images.as_deref())?;
     if let Some(file) = &args.incomplete {
@@ -144,9 +149,14 @@ pub fn run(args: Args) -> Result<()> {
     lines.iter().for_each(|line| tracing::info!("{line}"));
     let strategy = match args.strategy {
         StrategyName::FrozenColumns => {
-            let pseudo_labels = args.pseudo_labels;
+            let (pseudo_labels, most_false) = (args.pseudo_labels, args.cap_false_positives);
             let threads = args.runtime.threads;
-            Strategy::FrozenColumns(FitOptions { pseudo_labels, threads, ..FitOptions::default() })
+            Strategy::FrozenColumns(FitOptions {
+                pseudo_labels,
+                most_false,
+                threads,
+                ..FitOptions::default()
+            })
         }
         StrategyName::CopyBack => Strategy::CopyBack(DescentOptions {
             threads: args.runtime.threads,
@@ -183,6 +193,21 @@ pub fn run(args: Args) -> Result<()> {
     Ok(done.report.gate.map_or(Ok(()), |verdict| verdict.check())?)
 }
 
+fn check_cap(args: &Args, kind: Kind) -> Result<(), Error> {
+    let wrong = |why: &str| Err(Error::Usage(format!("--cap-false-positives {why}")));
+    match args.cap_false_positives {
+        None => Ok(()),
+        Some(rate) if !(rate.is_finite() && rate >= 0.0) => {
+            wrong(&format!("{rate}: expected a number of false detections a picture, such as 0.01"))
+        }
+        Some(_) if args.strategy == StrategyName::CopyBack => wrong("is for --strategy frozen-columns"),
+        Some(_) if kind != Kind::SingleStage => {
+            wrong("is for single-stage models: where a score of 0.5 lies cannot be moved in this one")
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 /// Held-back data: a fraction of DATA (every k-th picture, in order), or data of its own.
 fn held_back(args: &Args, data: &mut Dataset, labels: &LabelMap) -> Result<Option<Dataset>> {
     let Some(spec) = &args.validation else { return Ok(None) };
@@ -217,7 +242,7 @@ fn given(args: &Args) -> serde_json::Value {
         "model": args.model, "data": args.data, "add": args.add, "strategy": format!("{:?}", args.strategy),
         "views": args.views, "view_seconds": args.view_seconds, "seed": args.seed, "threads": args.runtime.threads, "cache_limit_mb": args.cache_limit,
         "label_map": args.label_map, "images": args.images, "incomplete": args.incomplete,
-        "pseudo_labels": args.pseudo_labels, "validation": args.validation,
+        "pseudo_labels": args.pseudo_labels, "cap_false_positives": args.cap_false_positives, "validation": args.validation,
         "min_new_ap": args.gate.min_new_ap, "max_old_drop": args.gate.max_old_drop,
     })
 }

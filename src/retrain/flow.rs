@@ -181,7 +181,12 @@ pub fn retrain(
     let weights = graft.write(&staging, &old, &trained.columns)?;
     graft.write_companions(&staging, &plan.labels)?;
     clock.lap("write");
-    let (old_scores, written) = graft.verify(&staging, &before, &quick, &probes)?;
+    let training = Training { masks, old_loss, ..training(&trained, options, &graft, maps, plan.new.len()) };
+    let graph = GraphChanges {
+        changed: graft.grown.changes.changed.clone(),
+        added: graft.grown.changes.added.clone(),
+    };
+    let (old_scores, written) = graft.into_reload().verify(&staging, &before, &quick, &probes)?;
     clock.lap("verify");
     spinner.finish_and_clear();
 
@@ -203,14 +208,11 @@ pub fn retrain(
         plan: plan.clone(),
         options: options.given.clone(),
         data_problems: data.problems.clone(),
-        training: Training { masks, old_loss, ..training(&trained, options, &graft, maps, plan.new.len()) },
+        training,
         proof,
         old_scores,
         weights,
-        graph: GraphChanges {
-            changed: graft.grown.changes.changed.clone(),
-            added: graft.grown.changes.added.clone(),
-        },
+        graph,
         validation,
         gate,
         seconds: clock.seconds(),

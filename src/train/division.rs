@@ -119,8 +119,9 @@ impl Found {
         (self.objects > 0).then(|| sum / self.objects as f64)
     }
 
-    /// The logit with the best F-measure, shrunk towards the prior where few pictures speak for it.
-    pub(super) fn division(&self) -> Division {
+    /// The logit with the best F-measure, shrunk towards the prior where few pictures speak for it; a higher one where more
+    /// false detections of a picture would be above it than `most_false`.
+    pub(super) fn division(&self, most_false: Option<f64>) -> Division {
         let above = |logits: &[f64], at: f64| -> f64 {
             logits
                 .iter()
@@ -138,7 +139,11 @@ impl Found {
         let place = |step: usize| RANGE.0 + (RANGE.1 - RANGE.0) * step as f64 / STEPS as f64;
         let best = (0..=STEPS).map(place).max_by(|a, b| measure(*a).total_cmp(&measure(*b)));
         let evidence = self.showing as f64;
-        let logit = PRIOR + (best.unwrap_or(PRIOR) - PRIOR) * evidence / (evidence + DOUBT);
+        let likely = PRIOR + (best.unwrap_or(PRIOR) - PRIOR) * evidence / (evidence + DOUBT);
+        let most = most_false.map_or(f64::INFINITY, |most| most * self.pictures as f64);
+        let higher = (0..=STEPS).map(place).filter(|at| *at > likely);
+        let mut few = std::iter::once(likely).chain(higher);
+        let logit = few.find(|at| above(&self.wrong, *at) <= most).unwrap_or(likely.max(RANGE.1));
         let count = |logits: &[f64]| logits.iter().filter(|z| **z >= logit).count();
         Division {
             logit,
@@ -177,9 +182,34 @@ mod tests {
             pictures: showing,
             showing,
         };
-        let [few, some, many] = [1, 10, 100].map(|count| found(count).division().logit);
+        let [few, some, many] = [1, 10, 100].map(|count| found(count).division(None).logit);
         assert!(PRIOR < few && few < some && some < many && many < 4.0, "{few} {some} {many}");
-        assert_eq!(Found::default().division().logit, PRIOR);
+        assert_eq!(Found::default().division(None).logit, PRIOR);
+    }
+
+    #[test]
+    fn false_detections_can_be_limited() {
+        let found = Found {
+            right: vec![4.0; 40],
+            wrong: (0..40).map(|n| f64::from(n) * 0.1).collect(),
+            objects: 40,
+            pictures: 80,
+            showing: 40,
+        };
+        let free = found.division(None);
+        assert!(free.wrong > 0);
+        let mut last = free;
+        for most in [0.2, 0.1, 0.02, 0.005] {
+            let limited = found.division(Some(most));
+            assert!(limited.wrong as f64 <= most * 80.0, "{most}: {limited:?}");
+            assert!(limited.logit >= last.logit && limited.found <= last.found, "{most}: {limited:?}");
+            last = limited;
+        }
+        // What is allowed is not aimed at, and what cannot be is come near.
+        assert_eq!(found.division(Some(10.0)), free);
+        assert_eq!(found.division(Some(0.0)).logit, RANGE.1);
+        // Nothing was seen: the belief stands.
+        assert_eq!(Found::default().division(Some(0.0)).logit, PRIOR);
     }
 
     #[test]

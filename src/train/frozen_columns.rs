@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::division::Division;
 use super::focal;
+use super::held_out::Asked;
 use super::incomplete::{self, Alike, ROUNDS, Weights};
 use super::kept::KeptRows;
 use super::lbfgs::{self, Limits};
@@ -37,6 +38,8 @@ pub struct FitOptions {
     pub pseudo_labels: bool,
     /// Whether held-out pictures say which score divides objects from all else, and it becomes one half.
     pub divide: bool,
+    /// How many false detections of a class a held-out picture may have from one half on; as the F-measure says without it.
+    pub most_false: Option<f64>,
     /// Threads of TensorFlow; its own choice without it.
     pub threads: Option<usize>,
 }
@@ -51,6 +54,7 @@ impl Default for FitOptions {
             calibration: SLOPE,
             pseudo_labels: false,
             divide: true,
+            most_false: None,
             threads: None,
         }
     }
@@ -201,9 +205,12 @@ pub fn fit(
         done = Some(usual);
     }
     let (wanted, divisions) = match kept.unseen().filter(|_| options.divide && rows) {
-        Some(unseen) => unseen.judge((kept, &weights), classes, usual, &mut |kept, weights, steps| {
-            solve(kept, weights, steps, &mut |_, _| {}).map(|(columns, _)| columns)
-        })?,
+        Some(unseen) => {
+            let asked = Asked { classes, usual, most_false: options.most_false };
+            unseen.judge((kept, &weights), asked, &mut |kept, weights, steps| {
+                solve(kept, weights, steps, &mut |_, _| {}).map(|(columns, _)| columns)
+            })?
+        }
         None => (usual, vec![Division::NONE; classes]),
     };
     if done != Some(wanted) {
@@ -320,6 +327,7 @@ mod tests {
             calibration: 1.0,
             pseudo_labels: false,
             divide: false,
+            most_false: None,
             threads: None,
         };
         let old_layers = std::slice::from_ref(&old);

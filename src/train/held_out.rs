@@ -53,6 +53,17 @@ pub struct HeldOut<'a> {
     parts: Vec<usize>,
 }
 
+/// What held-out pictures are asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// How many new classes there are.
+    pub classes: usize,
+    /// Steps of the fit, unless more are better.
+    pub usual: usize,
+    /// See [`super::frozen_columns::FitOptions::most_false`].
+    pub most_false: Option<f64>,
+}
+
 /// Makes columns after each of so many steps, from rows and what stands in for parts of them.
 type Fit<'f> = dyn FnMut(KeptRows<'_>, &Weights, &[usize]) -> Result<Vec<Vec<Columns>>> + 'f;
 
@@ -89,10 +100,10 @@ impl<'a> HeldOut<'a> {
     pub(super) fn judge(
         &self,
         (kept, weights): (KeptRows<'_>, &Weights),
-        classes: usize,
-        usual: usize,
+        asked: Asked,
         fit: &mut Fit<'_>,
     ) -> Result<(usize, Vec<Division>)> {
+        let Asked { classes, usual, most_false } = asked;
         let telling = self.parts.len() >= TELLING;
         let mut tried = if telling { vec![usual, 2 * usual] } else { vec![usual] };
         let mut best: Option<(usize, Vec<Found>)> = None;
@@ -107,7 +118,8 @@ impl<'a> HeldOut<'a> {
             }
             let steps = best.as_ref().map_or(usual, |(steps, _)| *steps);
             if tried.last() != Some(&steps) || !telling || steps >= LONGEST * usual {
-                let divisions = best.iter().flat_map(|(_, found)| found).map(Found::division).collect();
+                let found = best.iter().flat_map(|(_, found)| found);
+                let divisions = found.map(|found| found.division(most_false)).collect();
                 return Ok((steps, divisions));
             }
             tried = vec![2 * steps];
@@ -329,6 +341,7 @@ mod tests {
     fn judge(
         pictures: &[(u8, Option<&str>)],
         names: &[&'static str],
+        most_false: Option<f64>,
         fit: &mut Fit<'_>,
     ) -> (usize, Vec<Division>) {
         let dir = tempfile::tempdir().unwrap();
@@ -350,13 +363,14 @@ mod tests {
         let network = Brightness::new();
         let held_out = HeldOut::new(&network, &showing);
         let kept = KeptRows::new(&cache, &open, 0..1).unwrap();
-        held_out.judge((kept, &Weights::new()), wide, 60, fit).unwrap()
+        let asked = Asked { classes: wide, usual: 60, most_false };
+        held_out.judge((kept, &Weights::new()), asked, fit).unwrap()
     }
 
     /// Divisions, and for each fit the sum of its weights.
     fn divide(pictures: &[(u8, Option<&str>)], names: &[&'static str]) -> (Vec<Division>, Vec<f32>) {
         let mut sums = Vec::new();
-        let (steps, divisions) = judge(pictures, names, &mut |kept, _, steps| {
+        let (steps, divisions) = judge(pictures, names, None, &mut |kept, _, steps| {
             assert_eq!(steps, [60]);
             let sum = |parts: &[AnyTensor]| Ok(parts[2].f32()?.iter().sum::<f32>());
             sums.push((0..kept.chunks(0)).filter_map(|chunk| kept.read(0, chunk, sum).unwrap()).sum());
@@ -376,7 +390,7 @@ mod tests {
             (0..36).map(|number| if number % 2 == 0 { (51, Some("a")) } else { (153, None) }).collect();
         for longest in [60, 120] {
             let mut asked = Vec::new();
-            let (steps, found) = judge(&pictures, &["a"], &mut |_, _, steps| {
+            let (steps, found) = judge(&pictures, &["a"], None, &mut |_, _, steps| {
                 asked.push(steps.to_vec());
                 // It learns that sign after so many steps, and what it knew before it only knows better.
                 Ok(steps
@@ -411,6 +425,22 @@ mod tests {
         assert!(said.starts_with("a: 12 of 12 objects in 24 held-out pictures"), "{said}");
         // Each of three fits lacks eight of 24 pictures, of two views with three rows each.
         assert_eq!(sums, [96.0; 3]);
+    }
+
+    #[test]
+    fn false_detections_are_limited_as_asked() {
+        if testing::library().is_none() {
+            return;
+        }
+        // Of pictures that look like objects one in four is none.
+        let pictures: Vec<_> = (0..32).map(|at| (153, if at % 4 == 0 { None } else { Some("a") })).collect();
+        let divided = |most_false| {
+            let (_, found) = judge(&pictures, &["a"], most_false, &mut |_, _, steps| {
+                Ok(vec![columns(1.0, 1); steps.len()])
+            });
+            (found[0].found, found[0].wrong)
+        };
+        assert_eq!([None, Some(0.3), Some(0.1)].map(divided), [(24, 8), (24, 8), (0, 0)]);
     }
 
     #[test]

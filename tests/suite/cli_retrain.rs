@@ -114,16 +114,53 @@ fn the_same_seed_gives_the_same_bytes() {
     let model = common::fixture("tf2_levels/base");
     let parent = tempdir().unwrap();
     for strategy in ["frozen-columns", "copy-back"] {
-        let made = |name: &str, seed: &str| {
+        let made = |name: &str, seed: &str, threads: &str| {
             let output = parent.path().join(format!("{strategy}-{name}"));
-            retrain(model.path(), &labels, &output, &["--strategy", strategy, "--seed", seed]);
+            let options = ["--strategy", strategy, "--seed", seed, "--threads", threads];
+            retrain(model.path(), &labels, &output, &options);
             common::contents(&output.join("saved_model"))
         };
-        let (first, again, other) = (made("first", "5"), made("again", "5"), made("other", "6"));
+        // However many views are shown at once.
+        let others = if strategy == "copy-back" { "1" } else { "3" };
+        let (first, again, other) =
+            (made("first", "5", "1"), made("again", "5", others), made("other", "6", "1"));
         assert!(first.len() >= 3, "{:?}", first.keys());
         assert!(first == again, "{strategy}: the same seed gave other bytes");
         assert!(first != other, "{strategy}: the seed has no effect");
     }
+}
+
+#[test]
+fn a_cap_on_false_positives_raises_what_one_half_stands_for() {
+    let data = tempdir().unwrap();
+    let labels = common::squares(data.path(), 6);
+    let parent = tempdir().unwrap();
+    let cap = |model: &str, rate: &str, more: &[&str]| {
+        let mut command = common::tfgraft();
+        command.args(["retrain", "--dry-run", "--cap-false-positives", rate]).args(more);
+        let model = common::fixture(model);
+        command.arg(model.path()).arg("--data").arg(&labels);
+        command.arg("--output").arg(parent.path().join("out"));
+        command.assert().code(2).get_output().stderr.clone()
+    };
+    for (model, rate, more, why) in [
+        ("tf1_masks/base", "0.01", &[][..], "single-stage"),
+        ("tf1_frozen/base", "0.01", &["--strategy", "copy-back"], "frozen-columns"),
+        ("tf1_frozen/base", "NaN", &[], "such as 0.01"),
+    ] {
+        let said = String::from_utf8(cap(model, rate, more)).unwrap();
+        assert!(said.contains("--cap-false-positives") && said.contains(why), "{said}");
+    }
+    if !common::has_tensorflow() {
+        return;
+    }
+    let model = common::fixture("tf1_frozen/base");
+    let division = |name: &str, more: &[&str]| {
+        let report = retrain(model.path(), &labels, &parent.path().join(name), more);
+        report["training"]["fits"][0]["divisions"][0].clone()
+    };
+    let (free, capped) = (division("free", &[]), division("capped", &["--cap-false-positives", "0"]));
+    assert!(capped["logit"].as_f64() > free["logit"].as_f64(), "{free} {capped}");
 }
 
 #[test]
