@@ -10,7 +10,7 @@ use crate::worker;
 /// How to run TensorFlow.
 #[derive(Debug, Args)]
 pub struct RuntimeArgs {
-    /// Threads for TensorFlow [default: all cores]
+    /// Threads for TensorFlow [default: all cores, and 8 at most where each runs a picture of its own]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Folder of TensorFlow's library

@@ -114,6 +114,15 @@ fn marked(
         let [r, g, b] = color_of(class);
         format!("#{r:02x}{g:02x}{b:02x}")
     };
+    // The best ones choose where their names stand, and are drawn last.
+    let mut taken = Vec::new();
+    let mut named = Vec::with_capacity(drawn.len());
+    for detection in drawn {
+        let bbox = scaled(detection.bbox);
+        let name = format!("{} {:.2}", label(detection.class), detection.score);
+        let at = free_place(&name, bbox, f64::from(height), &mut taken);
+        named.push((detection, bbox, name, at));
+    }
     html! {
         svg viewBox=(format!("0 0 {width} {height}")) width=(width) height=(height) {
             @match definition {
@@ -124,15 +133,32 @@ fn marked(
                 @let [x, y, w, h] = scaled(truth.bbox).map(one);
                 rect class="truth" x=(x) y=(y) width=(w) height=(h) { title { "labelled: " (label(truth.class)) } }
             }
-            @for detection in drawn.iter().rev() {
-                @let [x, y, w, h] = scaled(detection.bbox);
-                rect class="found" style=(format!("stroke:{}", colour(detection.class))) x=(one(x)) y=(one(y)) width=(one(w.max(0.0))) height=(one(h.max(0.0))) {}
-                text class="mark" style=(format!("fill:{}", colour(detection.class))) x=(one(x.max(0.0) + 4.0)) y=(one((y + 14.0).clamp(14.0, f64::from(height).max(14.0)))) {
-                    (label(detection.class)) " " (format!("{:.2}", detection.score))
-                }
+            @for (detection, [x, y, w, h], name, at) in named.iter().rev() {
+                rect class="found" style=(format!("stroke:{}", colour(detection.class))) x=(one(*x)) y=(one(*y)) width=(one(w.max(0.0))) height=(one(h.max(0.0))) {}
+                text class="mark" style=(format!("fill:{}", colour(detection.class))) x=(one(at.0)) y=(one(at.1)) { (name) }
             }
         }
     }
+}
+
+/// Height of a line of names, and about the width of a letter of them, pixels.
+const LETTER: (f64, f64) = (14.0, 7.0);
+
+/// Where a name's line begins, its lower left corner: at the top of its box, else on the first line below, then above, where no
+/// name stands that was placed before; at the top where there is no such line.
+fn free_place(name: &str, [x, y, ..]: [f64; 4], height: f64, taken: &mut Vec<(f64, f64, f64)>) -> (f64, f64) {
+    let (line, letter) = LETTER;
+    let lowest = height.max(line);
+    let (x, top) = (x.max(0.0) + 4.0, (y + line).clamp(line, lowest));
+    let width = name.chars().count() as f64 * letter;
+    let free = |y: &f64| {
+        !taken.iter().any(|&(left, right, at)| x < right && left < x + width && (at - y).abs() < line)
+    };
+    let down = (0..).map(|lines| top + f64::from(lines) * line).take_while(|y| *y <= lowest);
+    let up = (1..).map(|lines| top - f64::from(lines) * line).take_while(|y| *y >= line);
+    let y = down.chain(up).find(free).unwrap_or(top);
+    taken.push((x, x + width, y));
+    (x, y)
 }
 
 fn one(v: f64) -> String {
@@ -159,6 +185,21 @@ fn small_jpeg(image: &LabelledImage) -> Result<(u32, u32, Vec<u8>)> {
 mod tests {
     use super::*;
     use crate::eval::{Scored, Truth};
+
+    #[test]
+    fn names_do_not_cover_each_other() {
+        let mut taken = Vec::new();
+        let mut place =
+            |x: f64, y: f64| free_place("sports ball 0.61", [x, y, 50.0, 50.0], 100.0, &mut taken);
+        // Three boxes of one corner, one that is near it, one that is beside it, one at the lower edge.
+        assert_eq!(
+            [place(10.0, 0.0), place(10.0, 0.0), place(12.0, 5.0)],
+            [(14.0, 14.0), (14.0, 28.0), (16.0, 47.0)]
+        );
+        assert_eq!(place(200.0, 0.0), (204.0, 14.0));
+        assert_eq!([place(200.0, 95.0), place(200.0, 95.0)], [(204.0, 100.0), (204.0, 86.0)]);
+        assert_eq!(place(-30.0, -50.0).0, 4.0);
+    }
 
     #[test]
     fn quality_falls_with_misses_and_false_alarms() {
