@@ -154,13 +154,14 @@ fn a_cap_on_false_positives_raises_what_one_half_stands_for() {
     if !common::has_tensorflow() {
         return;
     }
-    let model = common::fixture("tf1_frozen/base");
+    let model = common::fixture("tf2_efficientdet/base");
     let division = |name: &str, more: &[&str]| {
         let report = retrain(model.path(), &labels, &parent.path().join(name), more);
         report["training"]["fits"][0]["divisions"][0].clone()
     };
     let (free, capped) = (division("free", &[]), division("capped", &["--cap-false-positives", "0"]));
     assert!(capped["logit"].as_f64() > free["logit"].as_f64(), "{free} {capped}");
+    assert!(capped["wrong"].as_u64() < free["wrong"].as_u64(), "{free} {capped}");
 }
 
 #[test]
