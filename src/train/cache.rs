@@ -100,8 +100,7 @@ impl FeatureCache {
             tracing::warn!("another run is using the features in {}: these are not kept", keep.dir.display());
             return Ok((0, Vec::new()));
         };
-        let widths: Vec<Vec<usize>> = self.layers.iter().map(|rows| rows.widths.clone()).collect();
-        let sums: Vec<usize> = widths.iter().map(|widths| widths.iter().sum()).collect();
+        let sums: Vec<usize> = self.layers.iter().map(|rows| rows.widths.iter().sum()).collect();
         let (mut views, mut counts) = (0, Vec::new());
         while let Some(kept) = shards.next_shard(&sums) {
             for view in kept {
@@ -159,7 +158,7 @@ impl FeatureCache {
 
     /// Adds a row to a layer, its parts one behind the other.
     pub fn push_row(&mut self, layer: usize, row: &[f32]) -> Result<()> {
-        let widths = self.layers.get(layer).map(|rows| rows.widths.clone()).unwrap_or_default();
+        let widths = self.layers.get(layer).map_or(&[][..], |rows| &rows.widths);
         let mut rest = row;
         let mut parts: Vec<&[f32]> = widths.iter().filter_map(|&width| rest.split_off(..width)).collect();
         // Refused with the others of another shape.

@@ -6,30 +6,22 @@
 //! and whether the fit should have gone on: it starts from what old columns have in common and stops early, which is part of
 //! its regularisation; where old classes are few or far from the new ones, that is too early.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::cache::FeatureCache;
 use super::division::{Division, FLOOR, Found};
 use super::features::{Seen, Showing};
+use super::folds::Folds;
 use super::incomplete::Weights;
 use super::kept::{KeptRows, OpenRows};
 use super::loss::Logits;
 use super::parameters::Columns;
 use super::shape::{Backbone, ViewFeatures};
-use super::task::Loss;
-use crate::data::{BoxYxyx, Dataset, LabelledImage};
+use crate::data::{BoxYxyx, Dataset};
 use crate::error::Result;
 use crate::runtime::{AnyTensor, SessionConfig};
 
-/// Parts that the pictures are divided in, each of which is held out once.
-const FOLDS: usize = 3;
-/// From so many pictures on one part is enough.
-const MANY: usize = 100;
 /// Held-out pictures that are looked at, so that thousands cost no more than these.
 const MOST: usize = 60;
-/// Pictures of one class that the fits without held-out pictures learn from, for the same reason.
-const ENOUGH: usize = 100;
 /// Suppression of overlapping detections, as nearly all single-stage configurations of the OD API have it.
 const SUPPRESSED: f32 = 0.6;
 /// Anchors of one class and picture that are suppressed, the best ones.
@@ -45,12 +37,7 @@ const LONGEST: usize = 4;
 pub struct HeldOut<'a> {
     network: &'a dyn Backbone,
     showing: &'a Showing<'a>,
-    /// For each view the number of its picture.
-    shown: Vec<usize>,
-    /// For each picture the classes that it shows.
-    shows: Vec<BTreeSet<usize>>,
-    /// For each picture the part of the data that it belongs to.
-    parts: Vec<usize>,
+    folds: Folds,
 }
 
 /// What held-out pictures are asked.
@@ -69,29 +56,14 @@ type Fit<'f> = dyn FnMut(KeptRows<'_>, &Weights, &[usize]) -> Result<Vec<Vec<Col
 
 impl fmt::Debug for HeldOut<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeldOut").field("parts", &self.parts).finish_non_exhaustive()
+        f.debug_struct("HeldOut").field("folds", &self.folds).finish_non_exhaustive()
     }
 }
 
 impl<'a> HeldOut<'a> {
     /// For rows that `network` made of what `showing` shows; classes are numbered from 0.
     pub fn new(network: &'a dyn Backbone, showing: &'a Showing<'a>) -> Self {
-        let shown = showing.pictures(network.shape().input.geometry);
-        let shows = |image: &LabelledImage| -> BTreeSet<usize> {
-            let examples = image.objects.iter().filter(|object| !object.crowd);
-            examples.filter_map(|object| showing.classes.get(object.class.as_str()).copied()).collect()
-        };
-        let shows: Vec<_> = showing.dataset.images.iter().map(shows).collect();
-        // Pictures of one class often stand together, or in turn: each class is divided by itself.
-        let mut counts: BTreeMap<Option<usize>, usize> = BTreeMap::new();
-        let part = |classes: &BTreeSet<usize>| {
-            let first = classes.first().copied();
-            let count = counts.entry(first).or_insert(first.unwrap_or(0));
-            *count += 1;
-            (*count - 1) % FOLDS
-        };
-        let parts = shows.iter().map(part).collect();
-        Self { network, showing, shown, shows, parts }
+        Self { network, showing, folds: Folds::new(showing, network.shape().input.geometry) }
     }
 
     /// How many steps the fit should take, `usual` or more, and for each class the division between objects and all else.
@@ -104,7 +76,7 @@ impl<'a> HeldOut<'a> {
         fit: &mut Fit<'_>,
     ) -> Result<(usize, Vec<Division>)> {
         let Asked { classes, usual, most_false } = asked;
-        let telling = self.parts.len() >= TELLING;
+        let telling = self.folds.pictures() >= TELLING;
         let mut tried = if telling { vec![usual, 2 * usual] } else { vec![usual] };
         let mut best: Option<(usize, Vec<Found>)> = None;
         loop {
@@ -135,17 +107,17 @@ impl<'a> HeldOut<'a> {
         fit: &mut Fit<'_>,
     ) -> Result<Vec<Vec<Found>>> {
         let mut found = vec![vec![Found::default(); classes]; steps.len()];
-        let rounds = if self.parts.len() < MANY { FOLDS } else { 1 };
+        let rounds = self.folds.rounds();
         let logits = Logits::new(&SessionConfig::default())?;
         for round in 0..rounds {
-            let held: Vec<usize> = (0..self.parts.len()).filter(|&at| self.parts[at] == round).collect();
+            let held = self.folds.held(round);
             // What a fit that saw no object of a class finds of it says nothing.
             let learned: Vec<usize> =
-                (0..classes).filter(|&class| self.shown_elsewhere(class, round)).collect();
+                (0..classes).filter(|&class| self.folds.shown_elsewhere(class, round)).collect();
             if held.is_empty() || learned.is_empty() {
                 continue;
             }
-            let rows = self.without(kept, weights, round)?;
+            let rows = self.folds.without(kept, weights, round)?;
             let none_open = OpenRows::new(rows.layers());
             let columns = fit(KeptRows::new(&rows, &none_open, 0..rows.layers())?, &Weights::new(), steps)?;
             drop(rows);
@@ -172,65 +144,6 @@ impl<'a> HeldOut<'a> {
             })?;
         }
         Ok(found)
-    }
-
-    fn shown_elsewhere(&self, class: usize, part: usize) -> bool {
-        self.shows.iter().zip(&self.parts).any(|(shows, &of)| of != part && shows.contains(&class))
-    }
-
-    /// Of each class so many pictures that are not of one part, spread over all that there are: for each picture whether.
-    fn learned_from(&self, part: usize) -> Vec<bool> {
-        let mut of_class: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
-        for (at, shows) in self.shows.iter().enumerate().filter(|(at, _)| self.parts[*at] != part) {
-            for &class in shows {
-                of_class.entry(Some(class)).or_default().push(at);
-            }
-            if shows.is_empty() {
-                of_class.entry(None).or_default().push(at);
-            }
-        }
-        let mut learned = vec![false; self.parts.len()];
-        for pictures in of_class.values() {
-            for at in 0..pictures.len().min(ENOUGH) {
-                learned[pictures[at * pictures.len() / pictures.len().min(ENOUGH)]] = true;
-            }
-        }
-        learned
-    }
-
-    /// The rows of some pictures that are not of one part, with the stand-ins in their places.
-    fn without(&self, kept: KeptRows<'_>, weights: &Weights, part: usize) -> Result<FeatureCache> {
-        let learned = self.learned_from(part);
-        let mut out = kept.beside();
-        for layer in 0..kept.layers() {
-            let mut before = 0;
-            let mut wanted = kept.view_ends(layer).zip(&self.shown).flat_map(|(end, &picture)| {
-                let rows = end - std::mem::replace(&mut before, end);
-                std::iter::repeat_n(learned.get(picture) == Some(&true), rows)
-            });
-            for chunk in 0..kept.chunks(layer) {
-                let others = weights.get(&(layer, chunk));
-                kept.read(layer, chunk, |parts| {
-                    let named = Loss::Sigmoid.parts().iter().zip(parts);
-                    let part = |(name, part): (&&str, _)| {
-                        let part = others.and_then(|others| others.part(name)).unwrap_or(part);
-                        let width = part.shape().get(1).copied().unwrap_or(1).max(1);
-                        Ok((part.f32()?, width))
-                    };
-                    let parts: Vec<(&[f32], usize)> = named.map(part).collect::<Result<_>>()?;
-                    let rows = parts.first().map_or(0, |(values, width)| values.len() / width);
-                    for (row, _) in (0..rows).zip(&mut wanted).filter(|(_, wanted)| *wanted) {
-                        let of_row = |&(values, width): &(&'_ [f32], usize)| {
-                            values.get(row * width..(row + 1) * width).unwrap_or_default().to_vec()
-                        };
-                        out.push_row(layer, &parts.iter().flat_map(of_row).collect::<Vec<f32>>())?;
-                    }
-                    out.close_full()
-                })?;
-            }
-        }
-        out.finish()?;
-        Ok(out)
     }
 
     /// What columns find of one class in a view, the best first, those suppressed that overlap a better one.
@@ -281,7 +194,7 @@ mod tests {
     use super::super::kept::OpenRows;
     use super::super::shape::{Geometry, Input, Level, NetworkShape};
     use super::*;
-    use crate::data::{ImageSource, Object, Picture};
+    use crate::data::{ImageSource, LabelledImage, Object, Picture};
     use crate::runtime::testing;
 
     /// A network of one anchor, the whole picture, whose one feature is how bright the first pixel is, 0 to 5.
@@ -455,54 +368,5 @@ mod tests {
         // Held out, the one picture of a class leaves a fit that never saw it, which says nothing of it.
         let (found, _) = divide(&[(153, Some("a")), (153, Some("b")), (102, None)], &["a", "b"]);
         assert_eq!(found.iter().map(|f| f.objects).collect::<Vec<_>>(), [0, 0]);
-    }
-
-    #[test]
-    fn of_thousands_a_hundred_of_each_class_are_learned_from() {
-        let dir = tempfile::tempdir().unwrap();
-        let one = |at: usize| {
-            (
-                1,
-                if at < 600 {
-                    Some("a")
-                } else if at < 604 {
-                    Some("b")
-                } else {
-                    None
-                },
-            )
-        };
-        let pictures: Vec<_> = (0..1000).map(one).collect();
-        let dataset = dataset(dir.path(), &pictures);
-        let classes = [("a", 0), ("b", 1)].into();
-        let showing =
-            Showing { dataset: &dataset, classes, first_new: 0, views: 1, seed: 0, outlines: false };
-        let network = Brightness::new();
-        let held_out = HeldOut::new(&network, &showing);
-        let learned = held_out.learned_from(0);
-        let count = |part: &[bool]| part.iter().filter(|learned| **learned).count();
-        let [a, b, none] = [&learned[..600], &learned[600..604], &learned[604..]];
-        assert_eq!((count(a), count(none)), (ENOUGH, ENOUGH));
-        let of_part = held_out.parts[600..604].iter().filter(|part| **part == 0).count();
-        assert_eq!(count(b), 4 - of_part);
-        assert!(count(&a[..300]).abs_diff(ENOUGH / 2) <= 1, "they are spread over all");
-        assert!(learned.iter().zip(&held_out.parts).all(|(learned, part)| !learned || *part != 0));
-    }
-
-    #[test]
-    fn classes_are_divided_each_by_itself() {
-        let dir = tempfile::tempdir().unwrap();
-        let pictures: Vec<_> = ["a", "b", "c"].into_iter().cycle().take(9).map(|c| (1, Some(c))).collect();
-        let dataset = dataset(dir.path(), &pictures);
-        let classes = [("a", 0), ("b", 1), ("c", 2)].into();
-        let showing =
-            Showing { dataset: &dataset, classes, first_new: 0, views: 1, seed: 0, outlines: false };
-        let network = Brightness::new();
-        let held_out = HeldOut::new(&network, &showing);
-        for class in 0..3 {
-            let mut parts: Vec<usize> = held_out.parts.iter().skip(class).step_by(3).copied().collect();
-            parts.sort_unstable();
-            assert_eq!(parts, [0, 1, 2]);
-        }
     }
 }

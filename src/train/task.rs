@@ -127,10 +127,17 @@ pub struct ViewRows<'a> {
 }
 
 impl<'a> ViewRows<'a> {
-    /// Nothing of a view yet.
-    pub fn new(tasks: &'a [Task], first_new: usize, seen: &Seen) -> Self {
+    /// What a view adds for `classes` new classes, the first of them being `first_new`.
+    pub fn of(
+        network: &dyn Frozen,
+        seen: &Seen,
+        tasks: &'a [Task],
+        (first_new, classes): (usize, usize),
+    ) -> Result<Self> {
         let open = Arc::clone(&seen.open);
-        Self { tasks, first_new, open, rows: Vec::new(), positives: Vec::new() }
+        let mut rows = Self { tasks, first_new, open, rows: Vec::new(), positives: Vec::new() };
+        network.rows_of(seen, classes, &mut rows)?;
+        Ok(rows)
     }
 
     /// Adds a row to a task's layer.

@@ -82,10 +82,7 @@ impl Opened {
             .run(
                 self.network.input(),
                 0,
-                |seen| {
-                    let mut rows = ViewRows::new(&tasks, 0, &seen);
-                    self.network.rows_of(&seen, 1, &mut rows).map(|()| rows)
-                },
+                |seen| ViewRows::of(self.network.as_ref(), &seen, &tasks, (0, 1)),
                 |rows| rows.keep(&mut cache, &mut open, &mut matched),
             )
             .unwrap();

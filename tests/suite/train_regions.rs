@@ -38,10 +38,7 @@ fn shares(network: &dyn Frozen, data: &Dataset, class: &str, columns: &LayerValu
         .run(
             network.input(),
             0,
-            |seen| {
-                let mut rows = ViewRows::new(&tasks, 0, &seen);
-                network.rows_of(&seen, 1, &mut rows).map(|()| rows)
-            },
+            |seen| ViewRows::of(network, &seen, &tasks, (0, 1)),
             |rows| rows.keep(&mut cache, &mut open, &mut matched),
         )
         .unwrap();

@@ -37,8 +37,8 @@ pub fn views_within(
         outlines: false,
     };
     let mut ready = None;
-    let rows_of = |seen: Seen| network.rows_of(&seen, 1, &mut ViewRows::new(&tasks, 0, &seen));
-    showing.run(network.input(), 0, rows_of, |()| {
+    let rows_of = |seen: Seen| ViewRows::of(network, &seen, &tasks, (0, 1));
+    showing.run(network.input(), 0, rows_of, |_| {
         ready.get_or_insert_with(Instant::now);
         Ok(())
     })?;

@@ -180,11 +180,8 @@ impl<'a> Run<'a> {
         let first = resume(&mut cache, &mut self.statistics)?;
         let total = self.statistics.views;
         let network = self.network;
-        let rows_of = |seen: Seen| {
-            let mut rows = ViewRows::new(tasks, first_new, &seen);
-            network.rows_of(&seen, added, &mut rows)?;
-            Ok((seen.number, rows))
-        };
+        let rows_of =
+            |seen: Seen| Ok((seen.number, ViewRows::of(network, &seen, tasks, (first_new, added))?));
         self.showing.run(network.input(), first, rows_of, |(number, rows)| {
             let matched = &mut self.statistics.matched_by_map;
             rows.keep(&mut cache, &mut open, matched)?;
