@@ -27,7 +27,7 @@ from PIL import Image
 from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
-from outputs import difference, likes, of_detections
+from outputs import difference, likes, moved, of_detections
 
 SIGNATURE = "serving_default"
 failures = 0
@@ -160,35 +160,40 @@ def numpy(tensors):
     return {key: tensor.numpy() for key, tensor in tensors.items()}
 
 
-def compare(what, a, b, atol, moved=None):
+def compare(what, a, b, atol, other=None):
     """Every output of a and b; what belongs to single detections may change places where scores tie.
 
-    `moved` says by output how far the oracle, or the base, itself moves in the same comparison; nothing needs to be nearer.
+    `other` is the same two of the oracle, or the base: nothing needs to be nearer than these are to each other.
     """
-    moved = moved or {}
     if not report(set(a) == set(b), f"{what}: the same outputs"):
         return
     per_detection = of_detections(a)
+    also = apart_by(*other) if other else {}
     for key in sorted(a):
         if a[key].shape != b[key].shape:
             report(False, f"{what}: {key} has shape {a[key].shape} and {b[key].shape}")
         elif key not in per_detection:
             apart = difference(a[key], b[key])
-            other = f", as another model's by {moved[key]:.3g}" if moved.get(key, 0) > atol else ""
-            report(apart <= max(atol, moved.get(key, 0)), f"{what}: {key} {list(a[key].shape)} differs by {apart:.3g}{other}")
-    atol = max(atol, *moved.values(), 0)
-    if per_detection and all(a[key].shape == b[key].shape for key in per_detection):
-        count, lost, cut = 0, [], 0
-        for picture, scores in enumerate(a["detection_scores"]):
-            found = likes(*({key: side[key][picture] for key in per_detection} for side in (a, b)), atol)
-            # Of equals at the end of a full list one is in it and the other not.
-            full = 0 < scores.min()
-            alone = [place for place, like in enumerate(found) if like is None]
-            tied = [place for place in alone if full and scores[place] <= scores.min() + atol]
-            count, cut = count + len(found), cut + len(tied)
-            lost += [(picture, place) for place in alone if place not in tied]
-        report(not lost, f"{what}: {count} detections, {len(lost)} without their like" + (f": {lost[:5]}" if lost else "")
-               + (f", {cut} equal to the last of a full list" if cut else ""))
+            said = f", as another model's by {also[key]:.3g}" if also.get(key, 0) > atol else ""
+            report(apart <= max(atol, also.get(key, 0)), f"{what}: {key} {list(a[key].shape)} differs by {apart:.3g}{said}")
+    if not per_detection or any(a[key].shape != b[key].shape for key in per_detection):
+        return
+    atol = max(atol, *also.values(), 0)
+    count, lost, cut, others_lost, farthest = 0, [], 0, 0, 0.0
+    for picture, scores in enumerate(a["detection_scores"]):
+        of_picture = lambda side: {key: side[key][picture] for key in per_detection}
+        far, without = moved(*map(of_picture, other)) if other else (0.0, 0)
+        farthest, others_lost = max(farthest, far), others_lost + without
+        found = likes(of_picture(a), of_picture(b), max(atol, far))
+        # Of equals at the end of a full list one is in it and the other not.
+        full = 0 < scores.min()
+        alone = [place for place, like in enumerate(found) if like is None]
+        tied = [place for place in alone if full and scores[place] <= scores.min() + atol]
+        count, cut = count + len(found), cut + len(tied)
+        lost += [(picture, place) for place in alone if place not in tied]
+    said = f", {cut} equal to the last of a full list" if cut else ""
+    said += f"; another model's move by {farthest:.3g}, {others_lost} without their like" if max(farthest, others_lost) > atol else ""
+    report(len(lost) <= others_lost, f"{what}: {count} detections, {len(lost)} without their like" + (f": {lost[:5]}" if lost else "") + said)
 
 
 def of_pictures(model, pictures):
@@ -203,11 +208,9 @@ def apart_by(a, b):
     return {key: difference(a[key], b[key]) for key in a if key in b and a[key].shape == b[key].shape and key not in of_detections(a)}
 
 
-def base_moves(base, way, image, apart, atol):
-    """Where the grown model moves by more than the tolerance: how far the base moves when it is loaded in the same way."""
-    if all(by <= atol for by in apart.values()):
-        return {}
-    return apart_by(way(base, image), base.signature(image))
+def of_base(base, way, image, apart, atol):
+    """Where the grown model moves by more than the tolerance: the base loaded in the same way, and as always."""
+    return None if all(by <= atol for by in apart.values()) else (way(base, image), base.signature(image))
 
 
 def check_models(options):
@@ -225,7 +228,7 @@ def check_models(options):
         got = attempt(way, lambda: function(grown, first), lambda: function(base, first))
         if got is not None:
             same = {key: expected[key] for key in expected if key in got}
-            compare(way, got, same, options.atol, base_moves(base, function, first, apart_by(got, same), options.atol))
+            compare(way, got, same, options.atol, of_base(base, function, first, apart_by(got, same), options.atol))
     attempt("saved_model_cli show --all", grown.shown)
 
     # Columns, classes and shapes, as the signature says them and as they come out.
@@ -269,8 +272,7 @@ def check_models(options):
             two = [picture, np.ascontiguousarray(picture[::-1, ::-1])]
             both = attempt(f"{name}: two pictures", lambda: grown.signature(*two), lambda: base.signature(*two))
             # Sums over another batch are taken in another order, and random weights make much of it.
-            (together, alone), (like, like_alone) = (of_pictures(model, two) for model in (grown, oracle or base))
-            compare(f"{name}: two pictures and each alone", together, alone, options.atol, apart_by(like, like_alone))
+            compare(f"{name}: two pictures and each alone", *of_pictures(grown, two), options.atol, of_pictures(oracle or base, two))
             if both and oracle and oracle.takes_many():
                 compare(f"{name}: two pictures, oracle", both, oracle.signature(*two), options.atol)
 

@@ -1,4 +1,6 @@
 """Comparing the outputs of two models for one picture: dictionaries of arrays by the signature's names."""
+import math
+
 import numpy as np
 
 
@@ -22,3 +24,18 @@ def likes(a, b, atol):
         found.append(like[0] if like else None)
         free.discard(found[-1])
     return found
+
+
+# A detection that comes out farther away is another one.
+SAME = 0.01
+
+
+def moved(a, b):
+    """How far the detections of a that have one like them in b moved, in any output; and how many have none."""
+    apart = np.zeros((len(a["detection_scores"]), len(b["detection_scores"])))
+    for key in a:
+        rows, others = (side[key].reshape(len(side[key]), math.prod(side[key].shape[1:])).astype(np.float64) for side in (a, b))
+        for place, row in enumerate(rows):
+            apart[place] = np.maximum(apart[place], np.abs(others - row).max(1, initial=0.0))
+    nearest = apart.min(1, initial=np.inf)
+    return float(nearest[nearest <= SAME].max(initial=0.0)), int((nearest > SAME).sum())
