@@ -5,17 +5,15 @@ use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use crate::error::Result;
-
 /// Does `work` on all items, on so many at once, and hands what comes of them to `keep`, in the order of the items.
 ///
 /// Errors: the first in that order. Items behind it may have been worked on; none of them is kept.
-pub fn in_order<I, T: Send>(
+pub fn in_order<I, T: Send, E: Send>(
     items: I,
     at_once: usize,
-    work: impl Fn(I::Item) -> Result<T> + Sync,
-    mut keep: impl FnMut(T) -> Result<()>,
-) -> Result<()>
+    work: impl Fn(I::Item) -> Result<T, E> + Sync,
+    mut keep: impl FnMut(T) -> Result<(), E>,
+) -> Result<(), E>
 where
     I: IntoIterator,
     I::IntoIter: Send,
@@ -75,7 +73,7 @@ mod tests {
             in_order(
                 0..12,
                 at_once,
-                |n| Ok(slow_first(n)),
+                |n| Ok::<_, Error>(slow_first(n)),
                 |n| {
                     kept.push(n);
                     Ok(())
@@ -89,7 +87,7 @@ mod tests {
     #[test]
     fn work_is_done_at_the_same_time() {
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let work = |_| {
+        let work = |_| -> Result<(), Error> {
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(20));
             now.fetch_sub(1, Ordering::SeqCst);

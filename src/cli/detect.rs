@@ -11,9 +11,11 @@ use super::output;
 use super::pictures::{self, Names};
 use super::runtime::RuntimeArgs;
 use crate::data::Picture;
-use crate::detect::{Caption, Detection, Detector, DetectorOptions, draw};
+use crate::detect::{Caption, Detection, Detector, DetectorOptions, RunOptions, draw};
 use crate::error::Error;
 use crate::progress;
+use crate::runtime::runs_at_once;
+use crate::side_by_side::in_order;
 
 /// Print the objects that a model finds in pictures; draw them with --output
 #[derive(Debug, Parser)]
@@ -84,7 +86,8 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(dir) = &args.output {
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     }
-    let options = DetectorOptions { label_map: args.label_map.clone(), run: args.runtime.options() };
+    let run = RunOptions { pictures: images.len(), ..args.runtime.options() };
+    let options = DetectorOptions { label_map: args.label_map.clone(), run };
     let spinner = progress::spinner("loading the model");
     let detector = Detector::load(&args.model, &options)?;
     spinner.finish_and_clear();
@@ -98,34 +101,27 @@ pub fn run(args: Args) -> Result<()> {
         unreadable: Vec::new(),
     };
     let mut names = Names::default();
+    let mut drawn_as = |path: &Path| Some(args.output.as_ref()?.join(drawn_name(&mut names, path)));
+    let jobs: Vec<_> = images.iter().map(|path| (path, drawn_as(path))).collect();
     let bar = progress::bar(images.len() as u64, "detecting");
-    for path in &images {
-        let picture = match Picture::open(path) {
-            Ok(picture) => picture,
-            // Of a thousand pictures the others are still wanted; the exit code says that one is missing.
-            Err(error) => {
-                bar.suspend(|| tracing::error!("{error}"));
-                report
-                    .unreadable
-                    .push(Unreadable { image: path.display().to_string(), reason: error.to_string() });
-                bar.inc(1);
-                continue;
+    let look = |(path, drawn): (&PathBuf, Option<PathBuf>)| look(&detector, path, drawn, args.min_score);
+    in_order(jobs, runs_at_once(), look, |seen| {
+        match seen {
+            Ok(image) => {
+                if !args.json {
+                    bar.suspend(|| print_image(&image))?;
+                }
+                report.images.push(image);
             }
-        };
-        let found = detector
-            .detect(&picture, args.min_score)
-            .with_context(|| format!("{}: the model failed", path.display()))?;
-        let drawn = match &args.output {
-            Some(dir) => Some(save(&detector, &picture, &found, &dir.join(drawn_name(&mut names, path)))?),
-            None => None,
-        };
-        let image = describe(&detector, path, &picture, &found, drawn);
-        if !args.json {
-            bar.suspend(|| print_image(&image))?;
+            // Of a thousand pictures the others are still wanted; the exit code says that one is missing.
+            Err(unreadable) => {
+                bar.suspend(|| tracing::error!("{}", unreadable.reason));
+                report.unreadable.push(unreadable);
+            }
         }
-        report.images.push(image);
         bar.inc(1);
-    }
+        Ok(())
+    })?;
     bar.finish_and_clear();
     if args.json {
         output::json(&report)?;
@@ -153,7 +149,29 @@ fn drawn_name(names: &mut Names, picture: &Path) -> String {
     names.free(picture, |stem| format!("{stem}.{ending}"))
 }
 
-fn save(detector: &Detector, picture: &Picture, found: &[Detection], path: &Path) -> Result<String> {
+/// What the model finds in one picture, drawn where that is asked for; or why the picture cannot be read.
+fn look(
+    detector: &Detector,
+    path: &Path,
+    drawn: Option<PathBuf>,
+    min_score: f32,
+) -> Result<std::result::Result<ImageReport, Unreadable>> {
+    let picture = match Picture::open(path) {
+        Ok(picture) => picture,
+        Err(error) => {
+            return Ok(Err(Unreadable { image: path.display().to_string(), reason: error.to_string() }));
+        }
+    };
+    let found = detector
+        .detect(&picture, min_score)
+        .with_context(|| format!("{}: the model failed", path.display()))?;
+    if let Some(file) = &drawn {
+        save(detector, &picture, &found, file)?;
+    }
+    Ok(Ok(describe(detector, path, &picture, &found, drawn)))
+}
+
+fn save(detector: &Detector, picture: &Picture, found: &[Detection], path: &Path) -> Result<()> {
     let captions: Vec<Caption> = found
         .iter()
         .map(|d| Caption {
@@ -164,8 +182,7 @@ fn save(detector: &Detector, picture: &Picture, found: &[Detection], path: &Path
         .collect();
     let mut copy = picture.clone();
     draw(&mut copy, &captions)?;
-    copy.save(path)?;
-    Ok(path.display().to_string())
+    Ok(copy.save(path)?)
 }
 
 fn describe(
@@ -173,7 +190,7 @@ fn describe(
     path: &Path,
     picture: &Picture,
     found: &[Detection],
-    drawn: Option<String>,
+    drawn: Option<PathBuf>,
 ) -> ImageReport {
     let detections = found
         .iter()
@@ -189,7 +206,7 @@ fn describe(
         image: path.display().to_string(),
         width: picture.width,
         height: picture.height,
-        drawn,
+        drawn: drawn.map(|file| file.display().to_string()),
         detections,
     }
 }

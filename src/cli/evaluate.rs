@@ -13,7 +13,7 @@ use super::measures;
 use super::output;
 use super::runtime::RuntimeArgs;
 use crate::data::{self, Dataset, Problems};
-use crate::detect::{Detector, DetectorOptions};
+use crate::detect::{Detector, DetectorOptions, RunOptions};
 use crate::error::Error;
 use crate::eval::{
     Assessment, ClassMetrics, Roster, Verdict, assess, class_ids, class_names, evaluate, masks_missing,
@@ -104,9 +104,10 @@ pub fn run(args: Args) -> Result<()> {
     let spinner = progress::spinner("reading the data");
     let mut data = data::load(&args.data, args.images.as_deref())?;
     spinner.finish_and_clear();
-    let options = DetectorOptions { label_map: args.label_map.clone(), run: args.runtime.options() };
+    let run = RunOptions { pictures: data.images.len(), ..args.runtime.options() };
+    let options = DetectorOptions { label_map: args.label_map.clone(), run };
     let spinner = progress::spinner("loading the model");
-    let baseline = args.baseline.as_deref().map(|path| Baseline::open(path, &args)).transpose()?;
+    let baseline = args.baseline.as_deref().map(|path| Baseline::open(path, &options.run)).transpose()?;
     let detector = Detector::load(&args.model, &options)?;
     spinner.finish_and_clear();
     data.name_classes(&detector.labels);
@@ -209,11 +210,11 @@ fn objects(
 }
 
 impl Baseline {
-    fn open(path: &Path, args: &Args) -> Result<Self> {
+    fn open(path: &Path, run: &RunOptions) -> Result<Self> {
         let stored =
             path.is_file() && path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
         if !stored {
-            let options = DetectorOptions { label_map: None, run: args.runtime.options() };
+            let options = DetectorOptions { label_map: None, run: run.clone() };
             return Ok(Self::Model(Box::new(Detector::load(path, &options).context("--baseline")?)));
         }
         let text = input::read(path, input::TEXT)?;

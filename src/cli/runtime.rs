@@ -31,6 +31,7 @@ impl RuntimeArgs {
             threads: self.threads,
             tensorflow: self.tensorflow.clone(),
             trust: self.trust,
+            pictures: 1,
             memory_limit: self.memory_limit,
         }
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::head::understand;
+use crate::head::{Kind, understand};
 use crate::pipeline_config;
 use crate::policy;
 use crate::runtime::{self, ServingModel, SessionConfig, Sharing};
@@ -18,8 +18,19 @@ pub struct RunOptions {
     pub tensorflow: Option<PathBuf>,
     /// Run what the policy refuses.
     pub trust: bool,
+    /// Pictures that it will be shown. With many of them each thread runs one of its own.
+    pub pictures: usize,
     /// Most bytes for a process that is started to run the model.
     pub memory_limit: Option<u64>,
+}
+
+/// From so many pictures on, all threads have one of their own most of the time.
+const MANY: usize = 16;
+
+/// Two-stage models are left out: their runs hold up to gigabytes.
+fn sharing(model: &SavedModel, pictures: usize) -> Sharing {
+    let small = || understand(model.meta()).is_ok_and(|understood| understood.located.kind != Kind::TwoStage);
+    if pictures >= MANY && small() { Sharing::Runs } else { Sharing::Operations }
 }
 
 /// A model, loaded as a server would.
@@ -38,7 +49,7 @@ impl Opened {
     pub fn load(path: &Path, options: &RunOptions) -> Result<Self> {
         let model = SavedModel::read(path)?;
         policy::admit(&model, options.trust)?;
-        runtime::start(options.tensorflow.as_deref(), options.threads, Sharing::Operations)?;
+        runtime::start(options.tensorflow.as_deref(), options.threads, sharing(&model, options.pictures))?;
         let config = SessionConfig { threads: options.threads, optimize: true };
         let serving = match &model.source.kind {
             SourceKind::SavedModel(folder) => ServingModel::load(folder, &config)?,

@@ -63,6 +63,30 @@ fn classes_without_a_label_map_are_counted_without_the_background() {
 }
 
 #[test]
+fn many_pictures_are_told_in_their_order_whatever_the_threads() {
+    if !common::has_tensorflow() {
+        return;
+    }
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/default_model");
+    let pictures = tempdir().unwrap();
+    common::squares(pictures.path(), 18);
+    let drawn = tempdir().unwrap();
+    let run = |threads: &str| {
+        let mut command = common::tfgraft();
+        command.args(["detect", "--json", "--min-score", "0.01", "--threads", threads]).arg(&model);
+        common::json(command.arg(pictures.path()).arg("--output").arg(drawn.path()))
+    };
+    let (one, three) = (run("1"), run("3"));
+    assert_eq!(one, three);
+    let names: Vec<&str> =
+        one["images"].as_array().unwrap().iter().map(|i| i["image"].as_str().unwrap()).collect();
+    assert_eq!((names.len(), names.is_sorted()), (18, true));
+    for image in one["images"].as_array().unwrap() {
+        assert!(Path::new(image["drawn"].as_str().unwrap()).is_file(), "{image}");
+    }
+}
+
+#[test]
 fn a_picture_that_is_cut_off_does_not_keep_others_from_being_looked_at() {
     if !common::has_tensorflow() {
         return;
