@@ -181,6 +181,7 @@ impl Given {
             cache_dir: None,
             cache_limit: DEFAULT_LIMIT,
             gate: Default::default(),
+            model_name: None,
             given: serde_json::Value::Null,
         };
         let report = retrain(model, understood, &data, Some(&test), &plan, &options)?.report;

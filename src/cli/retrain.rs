@@ -78,6 +78,9 @@ pub struct Args {
     /// Held-back data to measure on: DATA, or a fraction of DATA such as 0.2
     #[arg(long, value_name = "DATA|FRACTION")]
     pub validation: Option<PathBuf>,
+    /// Name that the model will serve under: heads report.html, and `publish` writes it into warm-up requests
+    #[arg(long, value_name = "NAME", value_parser = serving_name)]
+    pub model_name: Option<String>,
     /// Limits on the held-back data; where a class breaks one, nothing is published.
     #[command(flatten)]
     pub gate: GateArgs,
@@ -179,6 +182,7 @@ pub fn run(args: Args) -> Result<()> {
         cache_dir: args.cache_dir.clone(),
         cache_limit: args.cache_limit << 20,
         gate: args.gate.gate(),
+        model_name: args.model_name.clone(),
         given: given(&args),
     };
     let done = retrain(model, understood, &data, validation.as_ref(), &plan, &options)?;
@@ -191,6 +195,15 @@ pub fn run(args: Args) -> Result<()> {
         }
     }
     Ok(done.report.gate.map_or(Ok(()), |verdict| verdict.check())?)
+}
+
+/// A name that can stand in a server's addresses, as in `/v1/models/NAME:predict`.
+fn serving_name(text: &str) -> std::result::Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    if text.is_empty() || !text.chars().all(fits) {
+        return Err("expected letters, digits, `_`, `-` and `.` alone, as in forklift_detector".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn check_cap(args: &Args, kind: Kind) -> Result<(), Error> {
@@ -243,7 +256,7 @@ fn given(args: &Args) -> serde_json::Value {
         "views": args.views, "view_seconds": args.view_seconds, "seed": args.seed, "threads": args.runtime.threads, "cache_limit_mb": args.cache_limit,
         "label_map": args.label_map, "images": args.images, "incomplete": args.incomplete,
         "pseudo_labels": args.pseudo_labels, "cap_false_positives": args.cap_false_positives, "validation": args.validation,
-        "min_new_ap": args.gate.min_new_ap, "max_old_drop": args.gate.max_old_drop,
+        "model_name": args.model_name, "min_new_ap": args.gate.min_new_ap, "max_old_drop": args.gate.max_old_drop,
     })
 }
 

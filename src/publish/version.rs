@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::copy::{FileEntry, MANIFEST, Manifest, copy};
 use super::replay::Replayed;
@@ -79,14 +79,16 @@ pub fn publish(source: &Path, base: &Path, options: &Options) -> Result<Publishe
     manifest.files.remove(MANIFEST);
     let report = folder.parent().map(|above| above.join("report.json")).filter(|f| f.is_file());
     let companions = [("label_map.pbtxt", model.source.label_map.clone()), ("report.json", report)];
+    let mut serves_as = None;
     for (name, file) in companions {
         let Some(file) = file else { continue };
-        readable(name, &file)?;
+        serves_as = readable(name, &file)?.or(serves_as);
         let target = extra.join(name);
         fs::copy(&file, &target).map_err(|e| Error::io(&target, e))?;
         manifest.files.insert(format!("assets.extra/{name}"), FileEntry::of(&file)?);
     }
-    manifest.warmup_requests = warm_up(&model, base, staged, &mut manifest, &options.warmup)?;
+    let name = serves_as.unwrap_or_else(|| name_of(base));
+    manifest.warmup_requests = warm_up(&model, &name, staged, &mut manifest, &options.warmup)?;
     let text = serde_json::to_string_pretty(&manifest).map_err(|e| Error::Data(e.to_string()))?;
     let list = staged.join(MANIFEST);
     fs::write(&list, text + "\n").map_err(|e| Error::io(&list, e))?;
@@ -102,20 +104,33 @@ pub fn publish(source: &Path, base: &Path, options: &Options) -> Result<Publishe
     })
 }
 
-/// Lets only what it should be into a version: in a folder from elsewhere it may be a link to any file of this machine.
-fn readable(name: &str, file: &Path) -> Result<()> {
+/// What is read of a report.
+#[derive(Deserialize)]
+struct Named {
+    model_name: Option<String>,
+}
+
+/// Lets only what it should be into a version: in a folder from elsewhere it may be a link to any file of this machine. The
+/// name that a report gives the model.
+fn readable(name: &str, file: &Path) -> Result<Option<String>> {
     if name.ends_with(".pbtxt") {
-        return LabelMap::read(file).map(drop);
+        return LabelMap::read(file).map(|_| None);
     }
-    serde_json::from_str::<serde::de::IgnoredAny>(&input::read_text(file)?)
-        .map(drop)
+    serde_json::from_str::<Named>(&input::read_text(file)?)
+        .map(|report| report.model_name)
         .map_err(|e| Error::Damaged { what: file.display().to_string(), reason: format!("not JSON: {e}") })
+}
+
+/// What a server calls a model unless told otherwise.
+fn name_of(base: &Path) -> String {
+    let whole = base.canonicalize().ok();
+    whole.and_then(|b| b.file_name().map(|n| n.to_string_lossy().into_owned())).unwrap_or_default()
 }
 
 /// Writes the warm-up file, or keeps the source's; how many requests it holds.
 fn warm_up(
     model: &SavedModel,
-    base: &Path,
+    name: &str,
     staged: &Path,
     manifest: &mut Manifest,
     pictures: &[Picture],
@@ -136,8 +151,7 @@ fn warm_up(
         tracing::warn!("the model's input takes no pictures: it is published without warm-up requests");
         return Ok(0);
     };
-    let name = base.canonicalize().ok().and_then(|b| b.file_name().map(|n| n.to_string_lossy().into_owned()));
-    let bytes = warmup::requests(&name.unwrap_or_default(), alias, form, pictures)?;
+    let bytes = warmup::requests(name, alias, form, pictures)?;
     warmup::write(staged, &bytes)?;
     manifest.files.insert(warmup::FILE.to_owned(), FileEntry::of(&staged.join(warmup::FILE))?);
     Ok(pictures.len())

@@ -51,6 +51,8 @@ pub struct Options {
     pub cache_limit: u64,
     /// Limits that the held-back data must confirm, else nothing is published.
     pub gate: Gate,
+    /// The name it will serve under.
+    pub model_name: Option<String>,
     /// The options as given, for the report.
     pub given: serde_json::Value,
 }
@@ -199,6 +201,7 @@ pub fn retrain(
     result.path = options.output.join("saved_model").display().to_string();
     let mut report = Report {
         schema: 1,
+        model_name: options.model_name.clone(),
         versions: BTreeMap::from([
             ("tfgraft", env!("CARGO_PKG_VERSION").to_owned()),
             ("tensorflow", tensorflow.version.clone()),

@@ -24,6 +24,9 @@ use crate::train::division::Division;
 pub struct Report {
     /// Layout of this file.
     pub schema: u32,
+    /// The name it will serve under, where one was given; `publish` reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_name: Option<String>,
     /// Versions that made it.
     pub versions: BTreeMap<&'static str, String>,
     /// Where the source was, and SHA-256 of its files.

@@ -73,6 +73,11 @@ fn versions_count_up_and_hold_everything() {
     assert_eq!(extra, ["label_map.pbtxt", "publish.json", "report.json", "tf_serving_warmup_requests"]);
     let model = fs::read(version.join("saved_model.pb")).unwrap();
     assert!(model == before[Path::new("saved_model/saved_model.pb")]);
+    let warm_up = |version: &str| {
+        let file = base.join(version).join("assets.extra/tf_serving_warmup_requests");
+        String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned()
+    };
+    assert!(warm_up("1").contains("detector"), "the name that a server gives it");
     let first = common::contents(&version);
 
     // A published version can be published again; its own warm-up file goes along.
@@ -81,7 +86,12 @@ fn versions_count_up_and_hold_everything() {
     publish(source.path(), &base, &["--number", "2"]).assert().code(2);
     publish(source.path(), &base, &["--number", "40", "--no-warmup"]).assert().success();
     assert!(!base.join("40/assets.extra/tf_serving_warmup_requests").exists());
-    assert_eq!(common::entries(&base), ["1", "2", "40"]);
+    // What `retrain --model-name` wrote.
+    fs::write(source.path().join("report.json"), r#"{"schema": 1, "model_name": "forklifts"}"#).unwrap();
+    publish(source.path(), &base, &["--number", "41"]).assert().success();
+    assert!(warm_up("41").contains("forklifts") && !warm_up("41").contains("detector"));
+    fs::write(source.path().join("report.json"), "{}").unwrap();
+    assert_eq!(common::entries(&base), ["1", "2", "40", "41"]);
     assert!(common::contents(&version) == first, "an old version was touched");
     assert!(common::contents(source.path()) == before, "the source was touched");
 }

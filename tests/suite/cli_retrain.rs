@@ -220,10 +220,21 @@ fn the_page_is_one_file_and_names_are_no_markup() {
     fs::write(&labels, text.to_string()).unwrap();
     let model = common::fixture("tf2_levels/base");
     let parent = tempdir().unwrap();
-    for (name, more) in [("sample", vec![]), ("held", vec!["--validation", "0.5"])] {
+    common::tfgraft()
+        .args(["retrain", "--model-name", "<b>", "--data"])
+        .args([&labels, model.path()])
+        .args(["--output", "never"])
+        .assert()
+        .code(2)
+        .stderr(predicates::str::contains("--model-name"));
+    for (name, more) in
+        [("sample", vec![]), ("held", vec!["--validation", "0.5", "--model-name", "shop-7_squares.v2"])]
+    {
         let output = parent.path().join(name);
         let report = retrain(model.path(), &labels, &output, &more);
         assert_eq!(report["new"][0]["name"], hostile);
+        let served = if name == "held" { "shop-7_squares.v2".into() } else { Value::Null };
+        assert_eq!(report["model_name"], served);
         let page = fs::read_to_string(output.join("report.html")).unwrap();
         let elements = elements(&page);
         let count = |wanted: &str| elements.iter().filter(|e| *e == wanted).count();
@@ -242,6 +253,7 @@ fn the_page_is_one_file_and_names_are_no_markup() {
             assert!(!page.contains(outside), "{outside}");
         }
         assert!(page.contains("pictures not found"), "problems of the data");
+        assert_eq!(page.contains("<h1>shop-7_squares.v2: "), name == "held");
         assert_eq!(page.contains("These pictures were trained on"), name == "sample");
         assert!(page.len() < 2_000_000, "{}", page.len());
         assert!(report["seconds"]["page"].as_f64().unwrap() > 0.0);

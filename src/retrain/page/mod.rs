@@ -30,7 +30,8 @@ const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inlin
 /// Errors: [`crate::Error::Data`] where a picture that is shown can no longer be read.
 pub fn html(report: &Report, look: &Look<'_>) -> Result<String> {
     let names: Vec<&str> = report.plan.new.iter().map(|class| class.name.as_str()).collect();
-    let title = format!("{} → {} classes", report.plan.classes_before, report.plan.classes_after());
+    let name = report.model_name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+    let title = format!("{name}{} → {} classes", report.plan.classes_before, report.plan.classes_after());
     let (best, worst) = shots::choose(look);
     let (best_shots, worst_shots) = (shots::pairs(look, &best, 0)?, shots::pairs(look, &worst, best.len())?);
     let found = assess(&look.after, &look.roster, false);
