@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::boxes::BoxYxyx;
-use super::dataset::{ImageSource, Incomplete, LabelledImage, Object};
+use super::dataset::{Dataset, ImageSource, Incomplete, LabelledImage, Object};
 use super::picture::{self, PictureInfo};
 use super::problems::{ProblemKind, Problems};
 use super::segmentation::Segmentation;
@@ -31,28 +31,26 @@ pub(super) fn labelled(
     source: ImageSource,
     declared: Option<(u32, u32)>,
     raw: Vec<RawObject>,
-    problems: &mut Problems,
+    out: &mut Dataset,
 ) -> Option<LabelledImage> {
-    let info = header(&source, problems)?;
-    Some(assemble(source, info, declared, raw, problems))
+    let info = header(&source, out)?;
+    Some(assemble(source, info, declared, raw, &mut out.problems))
 }
 
-/// What a picture's header says; `None` (and a counted problem) when it cannot be read.
-pub(super) fn header(source: &ImageSource, problems: &mut Problems) -> Option<PictureInfo> {
+/// What a picture's header says; `None` (and a counted problem, and its name kept) when it cannot be read.
+pub(super) fn header(source: &ImageSource, out: &mut Dataset) -> Option<PictureInfo> {
     let name = source.display();
-    if let ImageSource::File(path) = source
-        && !path.is_file()
-    {
-        problems.add(ProblemKind::MissingPicture, || name);
-        return None;
-    }
-    match source.read().and_then(|bytes| picture::probe(&bytes, &name)) {
-        Ok(info) => Some(info),
-        Err(error) => {
-            problems.add(ProblemKind::UnreadablePicture, || error.to_string());
-            None
+    let missing = matches!(source, ImageSource::File(path) if !path.is_file());
+    if missing {
+        out.problems.add(ProblemKind::MissingPicture, || name);
+    } else {
+        match source.read().and_then(|bytes| picture::probe(&bytes, &name)) {
+            Ok(info) => return Some(info),
+            Err(error) => out.problems.add(ProblemKind::UnreadablePicture, || error.to_string()),
         }
     }
+    out.left_out.push(source.clone());
+    None
 }
 
 /// As [`labelled`], for a picture whose header is known.

@@ -161,7 +161,7 @@ fn parse(text: &[u8], name: &str, dir: &Path) -> Result<Dataset> {
     for (image, raw) in file.images.iter().zip(objects) {
         let path = picture_path(dir, &image.file_name, &format!("{name}: image {}", image.id))?;
         let declared = image.width.zip(image.height).map(|(w, h)| (w as u32, h as u32));
-        let mut read = labelled(ImageSource::File(path), declared, raw, &mut out.problems);
+        let mut read = labelled(ImageSource::File(path), declared, raw, &mut out);
         let open = image.not_exhaustive_category_ids.iter().flatten();
         let open: Vec<String> =
             open.filter_map(|id| categories.get(id.0.as_str())).map(|name| (*name).to_owned()).collect();

@@ -116,7 +116,8 @@ fn parse(text: &[u8], name: &str, dir: &Path) -> Result<Dataset> {
     let mut out = Dataset { categories, problems, ..Dataset::default() };
     for rows in images {
         let path = picture_path(dir, &rows.name, &format!("{name}:{}", rows.line))?;
-        out.images.extend(labelled(ImageSource::File(path), rows.declared, rows.objects, &mut out.problems));
+        let image = labelled(ImageSource::File(path), rows.declared, rows.objects, &mut out);
+        out.images.extend(image);
     }
     Ok(out)
 }

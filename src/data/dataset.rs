@@ -21,7 +21,7 @@ pub struct Dataset {
     pub categories: Vec<String>,
     /// What was wrong with the data.
     pub problems: Problems,
-    /// Pictures that cannot be decoded and are not among the others.
+    /// Pictures that are not there or cannot be decoded, and are not among the others.
     pub left_out: Vec<ImageSource>,
 }
 

@@ -64,7 +64,8 @@ pub fn read_files(files: &[PathBuf], pictures: &Path) -> Result<Dataset> {
         let raw = objects(annotation.objects, &name, &mut out.problems)?;
         out.categories.extend(raw.iter().map(|object| object.class.clone()));
         let picture = picture(pictures, &annotation.filename, path, &name)?;
-        out.images.extend(labelled(ImageSource::File(picture), declared, raw, &mut out.problems));
+        let image = labelled(ImageSource::File(picture), declared, raw, &mut out);
+        out.images.extend(image);
     }
     out.categories.sort();
     out.categories.dedup();

@@ -106,7 +106,7 @@ fn read(
         for picture in pictures {
             let text = text_file(&picture, labels);
             let source = ImageSource::File(picture);
-            let Some(info) = header(&source, &mut out.problems) else { continue };
+            let Some(info) = header(&source, &mut out) else { continue };
             let raw =
                 if text.is_file() { objects(&text, info, &classes, &mut out.problems)? } else { Vec::new() };
             read.insert(text);

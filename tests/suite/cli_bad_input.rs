@@ -301,6 +301,22 @@ fn pictures_that_end_in_their_middle_are_left_out_and_named() {
 }
 
 #[test]
+fn a_list_of_incomplete_pictures_may_name_those_that_are_not_there() {
+    let case = Case::new();
+    fs::remove_file(case.data.path().join("square2.png")).unwrap();
+    let list = case.data.path().join("list.txt");
+    let dry = ["--dry-run", "--incomplete", list.to_str().unwrap()];
+    fs::write(&list, "square1.png\nsquare2.png\n").unwrap();
+    let mut command = common::tfgraft();
+    let done = command.args(case.retrain(&dry)).assert().success();
+    let plan = String::from_utf8_lossy(&done.get_output().stdout).into_owned();
+    assert!(plan.contains("1 pictures may show unlabelled objects"), "{plan}");
+    assert!(plan.contains("1 pictures not found (left out)"), "{plan}");
+    fs::write(&list, "square1.png\nsquare7.png\n").unwrap();
+    case.refused(&case.retrain(&dry), &["list.txt:2", "square7.png"]);
+}
+
+#[test]
 fn a_cut_off_picture_costs_a_run_nothing_else() {
     if !common::has_tensorflow() {
         return;
