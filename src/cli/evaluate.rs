@@ -111,7 +111,7 @@ pub fn run(args: Args) -> Result<()> {
     let detector = Detector::load(&args.model, &options)?;
     spinner.finish_and_clear();
     data.name_classes(&detector.labels);
-    let ids = class_ids(&data, &detector.labels, &detector.labels_from)?;
+    let ids = class_ids(&data, &detector.labels, &detector.labels_from, &BTreeSet::new())?;
     let roster = roster(&args, &detector, &ids, baseline.as_ref())?;
     let objects = |new: bool| objects(&data, &ids, &roster, new);
     gate.check_data(

@@ -147,6 +147,7 @@ impl Dataset {
     /// Adds another set: categories are united, and a picture that both have gets the objects of both.
     pub fn merge(&mut self, other: Self) {
         self.problems.merge(other.problems);
+        self.left_out.extend(other.left_out);
         for name in other.categories {
             if !self.categories.contains(&name) {
                 self.categories.push(name);

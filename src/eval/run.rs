@@ -11,8 +11,14 @@ use crate::error::{Error, Result};
 use crate::runtime::runs_at_once;
 use crate::side_by_side::in_order;
 
-/// The ids of a data set's classes, by name; a name that the label map lacks is an error that lists near misses.
-pub fn class_ids(data: &Dataset, labels: &LabelMap, labels_from: &str) -> Result<BTreeMap<String, u32>> {
+/// The ids of a data set's classes, by name; a name that the label map lacks is an error that lists near misses, unless it is
+/// one of `others`, which are passed over.
+pub fn class_ids(
+    data: &Dataset,
+    labels: &LabelMap,
+    labels_from: &str,
+    others: &BTreeSet<String>,
+) -> Result<BTreeMap<String, u32>> {
     let used: BTreeSet<&str> =
         data.images.iter().flat_map(|image| image.objects.iter().map(|o| o.class.as_str())).collect();
     let mut out = BTreeMap::new();
@@ -22,7 +28,7 @@ pub fn class_ids(data: &Dataset, labels: &LabelMap, labels_from: &str) -> Result
                 out.insert(name.clone(), item.id);
             }
             // A category that is declared and never used hurts nobody.
-            Err(_) if !used.contains(name.as_str()) => {}
+            Err(_) if !used.contains(name.as_str()) || others.contains(name) => {}
             Err(error) => {
                 return Err(Error::Data(format!(
                     "the data's class {name:?} is none of the model's: {error} (names from: {labels_from}); name the \
@@ -141,7 +147,7 @@ mod tests {
     fn unknown_classes_are_an_error_when_used() {
         let mut data = Dataset { categories: vec!["dog".into(), "dgo".into()], ..Dataset::default() };
         assert_eq!(
-            class_ids(&data, &LabelMap::coco(), "COCO").unwrap(),
+            class_ids(&data, &LabelMap::coco(), "COCO", &BTreeSet::new()).unwrap(),
             BTreeMap::from([("dog".into(), 18)])
         );
         data.images.push(LabelledImage {
@@ -158,7 +164,9 @@ mod tests {
             }],
             incomplete: Default::default(),
         });
-        let error = class_ids(&data, &LabelMap::coco(), "COCO").unwrap_err().to_string();
+        let error = class_ids(&data, &LabelMap::coco(), "COCO", &BTreeSet::new()).unwrap_err().to_string();
         assert!(error.contains("\"dgo\""), "{error}");
+        let others = BTreeSet::from(["dgo".to_owned()]);
+        assert_eq!(class_ids(&data, &LabelMap::coco(), "COCO", &others).unwrap().len(), 1);
     }
 }

@@ -46,7 +46,7 @@ impl<'a> Look<'a> {
             Some(data) => Cow::Borrowed(data),
             None => Cow::Owned(sample(training, plan)),
         };
-        let ids = class_ids(&data, &plan.labels, "of the result")?;
+        let ids = class_ids(&data, &plan.labels, "of the result", &plan.others)?;
         let roster = roster(&ids, plan);
         let bar = progress::bar(2 * data.images.len() as u64, "looking");
         let [before, after] = models.map(|model| {
@@ -87,7 +87,7 @@ impl<'a> Look<'a> {
 
 /// Errors where the held-back data cannot answer what the gate asks; before anything costs time.
 pub fn check_gate(gate: &Gate, held_back: &Dataset, plan: &Plan) -> Result<()> {
-    let ids = class_ids(held_back, &plan.labels, "of the result")?;
+    let ids = class_ids(held_back, &plan.labels, "of the result", &plan.others)?;
     let mut objects: BTreeMap<&str, usize> = ids.keys().map(|name| (name.as_str(), 0)).collect();
     // A new class counts although the held-back data does not even declare it.
     objects.extend(plan.new.iter().map(|class| (class.name.as_str(), 0)));

@@ -1,6 +1,6 @@
 //! What a retraining will do, decided before anything runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -17,6 +17,9 @@ pub struct Plan {
     /// Classes that DATA labels and that are neither: where new classes are named, others are background.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub others_in_data: BTreeMap<String, usize>,
+    /// Classes that DATA declares and that are neither, whether it labels any or not.
+    #[serde(skip)]
+    pub others: BTreeSet<String>,
     /// Classes of the source.
     pub classes_before: usize,
     /// The label map of the result.
@@ -90,11 +93,13 @@ impl Plan {
             }
             new.push(PlannedClass { name: name.clone(), id, objects, pictures });
         }
+        let neither = |name: &&String| !names.contains(name) && is_old(name).is_none();
+        let declared = data.categories.iter().filter(neither).cloned().collect();
         let others = counts.into_iter().filter(|(name, n)| *n > 0 && !names.contains(name));
         let (old_in_data, others_in_data) = others.partition(|(name, _)| is_old(name).is_some());
         let mut labels = labels.clone();
         labels.append(&names, first_id)?;
-        Ok(Self { new, old_in_data, others_in_data, classes_before: classes, labels })
+        Ok(Self { new, old_in_data, others_in_data, others: declared, classes_before: classes, labels })
     }
 
     /// Classes of the result.

@@ -350,6 +350,19 @@ fn classes_that_are_neither_old_nor_named_are_told() {
     let plan = String::from_utf8(done.get_output().stdout.clone()).unwrap();
     assert!(plan.contains("neither old nor added, background here: fox 1"), "{plan}");
     assert!(!planned(&case).contains("neither"), "all are new where none is named");
+    if common::has_tensorflow() {
+        // Passed over in what is measured, too: on pictures trained on, and on held-back ones.
+        for (more, foxes) in
+            [(&["--views", "2"][..], 1), (&["--views", "2", "--validation", "0.5", "--overwrite"], 0)]
+        {
+            let mut command = common::tfgraft();
+            command.args(case.retrain(&["--add", "square", "--json", "--quiet"])).args(more);
+            let report = common::json(&mut command);
+            let trained_on = report["others_in_data"]["fox"].as_u64().unwrap_or(0);
+            assert_eq!((trained_on, &report["new"][1]), (foxes, &Value::Null));
+        }
+        fs::remove_dir_all(case.output()).unwrap();
+    }
     // Roboflow declares a category for all classes together, of which nothing is.
     case.edit(|d| {
         d["annotations"].as_array_mut().unwrap().retain(|a| a["category_id"] != 9);
