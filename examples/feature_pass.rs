@@ -5,12 +5,13 @@
 //! Prints both times and their ratio. The pass also decodes pictures, renders views, sets targets and keeps rows.
 #![allow(clippy::print_stdout)]
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::time::Instant;
 
 use tfgraft::Error;
 use tfgraft::data::load;
-use tfgraft::export::{VariableValues, layer_values};
+use tfgraft::export::{VariableValues, Weights, layer_values};
 use tfgraft::head::understand;
 use tfgraft::runtime::{SessionConfig, library};
 use tfgraft::saved_model::SavedModel;
@@ -27,7 +28,14 @@ fn main() -> Result<(), Error> {
     let understood = understand(model.meta())?;
     let variables = VariableValues::read(&model, &understood)?;
     let values = layer_values(&model, &variables, &understood.layers)?;
-    let parts = Parts { model: &model, understood: &understood, variables: &variables, values: &values };
+    let weights = RefCell::new(Weights::default());
+    let parts = Parts {
+        model: &model,
+        understood: &understood,
+        variables: &variables,
+        values: &values,
+        weights: &weights,
+    };
     let network = SingleStage::open(parts, &SessionConfig::default())?;
     let dataset = load(&[data], None)?;
     let classes = Classes { new: dataset.categories.clone(), ..Classes::default() };

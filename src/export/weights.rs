@@ -9,12 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::graph::tensor::{constant, floats, shape};
+use crate::graph::tensor::{attr, constant, floats, shape, shape_proto};
 use crate::pb;
-use crate::runtime::AnyTensor;
-
-/// Tensors by the name of the placeholder that they are fed to.
-pub type Fed = Vec<(String, Arc<AnyTensor>)>;
+use crate::pb::attr_value::Value;
+use crate::runtime::{AnyTensor, Fed};
 
 /// Constants of fewer bytes stay where they are: there are many, and they weigh nothing.
 const LEAST: usize = 1 << 14;
@@ -47,6 +45,7 @@ impl Weights {
             };
             node.op = "Placeholder".into();
             node.attr.remove("value");
+            node.attr.insert("shape".into(), attr(Value::Shape(shape_proto(&sizes))));
             fed.push((node.name.clone(), kept));
         }
         Ok(fed)

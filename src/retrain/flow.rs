@@ -1,5 +1,6 @@
 //! The steps of a retraining, in order.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -137,14 +138,20 @@ pub fn retrain(
     let served = flat::serve_source(&graft.model, &variables, &mut weights, &quick)?;
     let before = outputs_on(&served, &probes)?;
     let proof = graft.prove_silent(&before, &variables, &mut weights, &old, &quick, &probes)?;
-    drop(weights);
     spinner.finish_and_clear();
     clock.lap("prove");
 
     let session = SessionConfig { threads: options.threads, optimize: true };
-    let parts =
-        Parts { model: &graft.model, understood: &graft.understood, variables: &variables, values: &old };
+    let weights = RefCell::new(weights);
+    let parts = Parts {
+        model: &graft.model,
+        understood: &graft.understood,
+        variables: &variables,
+        values: &old,
+        weights: &weights,
+    };
     let network = network::open(parts, &session)?;
+    drop(weights);
     drop(variables);
     let masks = mask_columns(network.masks(), data, plan);
     clock.lap("open network");

@@ -17,7 +17,7 @@ pub mod tensor;
 pub use gradients::{Gradients, add_gradients};
 pub use library::Library;
 pub use serving::{ServingModel, TensorInfoLite};
-pub use session::{GraphSession, SessionConfig, Sharing, runs_at_once, set_threads};
+pub use session::{Fed, GraphSession, SessionConfig, Sharing, runs_at_once, set_threads};
 pub use tensor::AnyTensor;
 
 #[cfg(test)]

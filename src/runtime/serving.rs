@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use prost::Message;
 use tensorflow::{Graph, SavedModelBundle};
 
 use super::pictures::{Form, Ops};
-use super::{AnyTensor, GraphSession, SessionConfig, failed, library};
+use super::{AnyTensor, Fed, GraphSession, SessionConfig, failed, library};
 use crate::error::{Error, Result};
 use crate::graph::nodes::{constant, graph};
 use crate::pb::{DataType, MetaGraphDef, SignatureDef, TensorInfo, TensorProto, tensor_info};
@@ -36,8 +35,6 @@ pub struct ServingModel {
     form: Form,
     input: TensorInfoLite,
     outputs: BTreeMap<String, TensorInfoLite>,
-    /// Fed in each run beside the picture, by the tensor's name.
-    weights: Vec<(String, Arc<AnyTensor>)>,
 }
 
 /// `tensorflow.MetaGraphDef`, the fields read here: the loader returns the whole message, with all weights of a frozen
@@ -99,12 +96,12 @@ impl ServingModel {
                  --input_type image_tensor"
             )));
         };
-        Ok(Self { session, form, input, outputs, weights: Vec::new() })
+        Ok(Self { session, form, input, outputs })
     }
 
     /// The model with weights that its graph has placeholders for.
-    pub fn with_weights(self, weights: Vec<(String, Arc<AnyTensor>)>) -> Self {
-        Self { weights, ..self }
+    pub fn with_weights(self, weights: Fed) -> Self {
+        Self { session: self.session.with_fed(weights), ..self }
     }
 
     /// The input of the serving signature.
@@ -130,9 +127,7 @@ impl ServingModel {
     /// Runs the model on a tensor that its input takes and returns all outputs.
     pub fn run(&self, input: &AnyTensor) -> Result<BTreeMap<String, AnyTensor>> {
         let fetches: Vec<&str> = self.outputs.values().map(|info| info.name.as_str()).collect();
-        let weights = self.weights.iter().map(|(name, tensor)| (name.as_str(), &**tensor));
-        let feeds: Vec<_> = weights.chain([(self.input.name.as_str(), input)]).collect();
-        let fetched = self.session.run(&feeds, &fetches, &[])?;
+        let fetched = self.session.run(&[(self.input.name.as_str(), input)], &fetches, &[])?;
         Ok(self.outputs.keys().cloned().zip(fetched).collect())
     }
 

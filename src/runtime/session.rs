@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use prost::Message;
@@ -98,9 +98,14 @@ struct OptimizerOptions {
 struct RewriterConfig {
     #[prost(int32, tag = "3")]
     constant_folding: i32,
+    #[prost(int32, tag = "4")]
+    memory_optimization: i32,
     #[prost(bool, tag = "19")]
     disable_meta_optimizer: bool,
 }
+
+/// `tensorflow.RewriterConfig.MemOptType`.
+const NO_MEMORY_OPTIMIZATION: i32 = 1;
 
 /// `tensorflow.RewriterConfig.Toggle`.
 const DEFAULT: i32 = 0;
@@ -114,6 +119,8 @@ impl SessionConfig {
         // saves nothing that could be measured per picture.
         let rewrite_options = RewriterConfig {
             constant_folding: if self.optimize { OFF } else { DEFAULT },
+            // It estimates what each operation costs, and complains on standard error of those that it cannot tell.
+            memory_optimization: if self.optimize { NO_MEMORY_OPTIMIZATION } else { 0 },
             disable_meta_optimizer: !self.optimize,
         };
         let optimizer_options = (!self.optimize).then_some(OptimizerOptions { opt_level: -1 });
@@ -133,6 +140,9 @@ impl SessionConfig {
     }
 }
 
+/// Tensors by the name of the placeholder that they are fed to.
+pub type Fed = Vec<(String, Arc<AnyTensor>)>;
+
 /// A graph with a session that runs it.
 ///
 /// Every distinct set of feeds, fetches and targets is prepared once and kept for the session's life: use few sets.
@@ -141,6 +151,8 @@ impl SessionConfig {
 pub struct GraphSession {
     graph: Graph,
     session: Session,
+    /// What every run is fed.
+    fed: Fed,
     /// The sets that were run.
     prepared: Mutex<HashSet<Vec<String>>>,
 }
@@ -157,7 +169,12 @@ impl GraphSession {
 
     /// A graph and a session that are there already.
     pub(super) fn from_parts(graph: Graph, session: Session) -> Self {
-        Self { graph, session, prepared: Mutex::default() }
+        Self { graph, session, fed: Fed::new(), prepared: Mutex::default() }
+    }
+
+    /// The same with tensors that every run is fed, for its placeholders.
+    pub fn with_fed(self, fed: Fed) -> Self {
+        Self { fed, ..self }
     }
 
     /// Feeds tensors, runs what the fetches and targets need, returns the fetches in their order.
@@ -171,7 +188,8 @@ impl GraphSession {
         targets: &[&str],
     ) -> Result<Vec<AnyTensor>> {
         let mut run = SessionRunArgs::new();
-        for (name, tensor) in feeds {
+        let always = self.fed.iter().map(|(name, tensor)| (name.as_str(), &**tensor));
+        for (name, tensor) in always.chain(feeds.iter().copied()) {
             let output = output(&self.graph, name)?;
             tensor.feed(&mut run, &output.operation, output.index);
         }
@@ -269,7 +287,7 @@ mod tests {
         // What Python's SerializeToString gives for the same fields.
         let expected = b"\x10\x03\x28\x03\x52\x12\x1a\x0b\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x52\x03\x98\x01\x01";
         assert_eq!(config.to_proto().encode_to_vec(), expected);
-        assert_eq!(SessionConfig::default().to_proto().encode_to_vec(), b"\x52\x04\x52\x02\x18\x02");
+        assert_eq!(SessionConfig::default().to_proto().encode_to_vec(), b"\x52\x06\x52\x04\x18\x02\x20\x01");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Trains a column of a heatmap on red squares, with a graph small enough to be written here.
 
 use crate::common;
+use std::cell::RefCell;
 
 use crate::common::graphs::{node, number, served, value, vector, with};
 use tfgraft::data::load;
-use tfgraft::export::{VariableValues, layer_values};
+use tfgraft::export::{VariableValues, Weights, layer_values};
 use tfgraft::graph::tensor::{float_tensor, shape_proto};
 use tfgraft::head::understand;
 use tfgraft::pb::attr_value::{ListValue, Value};
@@ -93,7 +94,14 @@ fn a_heatmap_learns_centres_the_same_every_time() {
     let understood = understand(model.meta()).unwrap();
     let variables = VariableValues::default();
     let values = layer_values(&model, &variables, &understood.layers).unwrap();
-    let parts = Parts { model: &model, understood: &understood, variables: &variables, values: &values };
+    let weights = RefCell::new(Weights::default());
+    let parts = Parts {
+        model: &model,
+        understood: &understood,
+        variables: &variables,
+        values: &values,
+        weights: &weights,
+    };
     let network = open(parts, &SessionConfig::default()).unwrap();
     assert_eq!((network.input().size, network.input().geometry), ((64, 64), Geometry::Squash));
 

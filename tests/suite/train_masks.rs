@@ -1,11 +1,12 @@
 //! Learns columns of masks from outlines on the committed Mask R-CNNs, and measures them on other pictures.
 
 use crate::common;
+use std::cell::RefCell;
 
 use crate::common::graphs::{node, vector, with};
 use crate::common::outlines::{ellipse, outlined, triangle};
 use tfgraft::data::{Dataset, load};
-use tfgraft::export::{VariableValues, layer_values};
+use tfgraft::export::{VariableValues, Weights, layer_values};
 use tfgraft::head::columns::{LayerValues, NewColumns};
 use tfgraft::head::{Role, understand};
 use tfgraft::pb::DataType;
@@ -37,7 +38,14 @@ impl Opened {
         let understood = understand(model.meta()).unwrap();
         let variables = VariableValues::read(model, &understood).unwrap();
         let values = layer_values(model, &variables, &understood.layers).unwrap();
-        let parts = Parts { model, understood: &understood, variables: &variables, values: &values };
+        let weights = RefCell::new(Weights::default());
+        let parts = Parts {
+            model,
+            understood: &understood,
+            variables: &variables,
+            values: &values,
+            weights: &weights,
+        };
         let network = open(parts, &SessionConfig::default()).unwrap();
         let masks = understood.layers.iter().position(|layer| layer.role == Role::Masks).unwrap();
         Self { network, values, masks }

@@ -1,12 +1,13 @@
 //! Trains a position-sensitive fixture of random weights and looks at what its new columns say of the regions it was shown.
 
 use crate::common;
+use std::cell::RefCell;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use tfgraft::data::{Dataset, load};
-use tfgraft::export::{VariableValues, layer_values};
+use tfgraft::export::{VariableValues, Weights, layer_values};
 use tfgraft::head::columns::LayerValues;
 use tfgraft::head::understand;
 use tfgraft::runtime::SessionConfig;
@@ -69,7 +70,14 @@ fn learned(labels: &Path, class: &str) -> (f64, f64, f64) {
     let understood = understand(model.meta()).unwrap();
     let variables = VariableValues::read(&model, &understood).unwrap();
     let values = layer_values(&model, &variables, &understood.layers).unwrap();
-    let parts = Parts { model: &model, understood: &understood, variables: &variables, values: &values };
+    let weights = RefCell::new(Weights::default());
+    let parts = Parts {
+        model: &model,
+        understood: &understood,
+        variables: &variables,
+        values: &values,
+        weights: &weights,
+    };
     let network = open(parts, &SessionConfig::default()).unwrap();
     let dataset = load(&[labels.to_owned()], None).unwrap();
     let classes = Classes { new: vec![class.into()], ..Classes::default() };

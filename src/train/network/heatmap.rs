@@ -1,10 +1,8 @@
 //! Networks that answer for each cell of a heatmap with one channel for each class.
 
-use prost::Message;
-
 use super::super::shape::{Input, Level};
 use super::picture::{Feed, geometry, resized_picture};
-use super::{Parts, Serving, check_logits, depth, ends, not, patches, reshape};
+use super::{Parts, Serving, check_logits, depth, ends, not, patches, reshape, session};
 use crate::error::Result;
 use crate::pb;
 use crate::runtime::{AnyTensor, GraphSession, SessionConfig};
@@ -32,13 +30,13 @@ impl Heatmap {
             let scope = serving.view.scopes[serving.body.scope].name;
             return Err(not(scope, format!("{} heatmaps, expected one", serving.body.heads.len())));
         };
-        let flat = serving.flatten(&ends(head))?;
+        let (flat, fed) = serving.flatten(&ends(head))?;
         let [mut features, logits] = [flat.targets[0].clone(), flat.targets[1].clone()];
         let mut graph = flat.graph;
         patches(&serving.view, &mut graph, head, &mut features)?;
         let resized = resized_picture(&graph, std::slice::from_ref(&features))?;
         let rows = reshape(&mut graph, "tfgraft/cells", &features, &[-1, depth(head)]);
-        let session = GraphSession::new(&graph.encode_to_vec(), config)?;
+        let session = session(&graph, &fed, config)?;
         let feed = serving.feed.clone();
         let input = geometry(&session, &feed, &resized)?;
         let probe = feed.probe(input.size)?;

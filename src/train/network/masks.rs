@@ -5,17 +5,15 @@
 
 use std::collections::BTreeSet;
 
-use prost::Message;
-
 use super::cut::{Flow, shape_of};
 use super::regions::first_fitting;
-use super::{Parts, Serving, boxes_of, check_logits, depth, differs, not, patches, reshape};
+use super::{Parts, Serving, boxes_of, check_logits, depth, differs, not, patches, quick_session, reshape};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::graph::nodes::{integers, node};
 use crate::head::locate::Head;
 use crate::pb::{self, DataType};
-use crate::runtime::{AnyTensor, GraphSession, SessionConfig};
+use crate::runtime::{AnyTensor, Fed, GraphSession, SessionConfig};
 
 /// Boxes of one run at most: the tower in front of the masks holds megabytes for each.
 const AT_ONCE: usize = 8;
@@ -50,14 +48,14 @@ impl MaskBranch {
     /// Errors: [`Error::NotUnderstood`](crate::error::Error::NotUnderstood) with the tensor; those of TensorFlow.
     pub(super) fn find(
         serving: &Serving<'_>,
-        graph: &mut pb::GraphDef,
+        (graph, fed): (&mut pb::GraphDef, &Fed),
         head: &Head,
         ends: [&str; 2],
         probe: &AnyTensor,
         config: &SessionConfig,
     ) -> Result<Self> {
         let nodes = graph.node.len();
-        let found = Self::add(serving, graph, head, ends, probe, config);
+        let found = Self::add(serving, (graph, fed), head, ends, probe, config);
         if found.is_err() {
             graph.node.truncate(nodes);
         }
@@ -66,7 +64,7 @@ impl MaskBranch {
 
     fn add(
         serving: &Serving<'_>,
-        graph: &mut pb::GraphDef,
+        (graph, fed): (&mut pb::GraphDef, &Fed),
         head: &Head,
         [features, logits]: [&str; 2],
         probe: &AnyTensor,
@@ -76,8 +74,7 @@ impl MaskBranch {
         let nodes = graph.node.len();
         let shapes: Vec<String> = candidates.iter().map(|tensor| shape_of(graph, tensor)).collect();
         let size = shape_of(graph, logits);
-        let quick = SessionConfig { optimize: false, ..*config };
-        let session = GraphSession::new(&graph.encode_to_vec(), &quick)?;
+        let session = quick_session(graph, fed, config)?;
         graph.node.truncate(nodes);
         let input = &serving.feed.name;
         let run = |tensors: &[&String]| -> Result<Vec<AnyTensor>> {

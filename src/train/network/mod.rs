@@ -22,10 +22,14 @@ mod regions;
 mod single_stage;
 mod two_stage;
 
+use std::cell::RefCell;
+
+use prost::Message;
+
 use super::task::Frozen;
 use crate::data::BoxYxyx;
 use crate::error::{Error, Result};
-use crate::export::VariableValues;
+use crate::export::{VariableValues, Weights};
 use crate::graph::check::{main_tensor, tensor_name};
 use crate::graph::flatten::{Flat, Flattener};
 use crate::graph::nodes::{integers, node};
@@ -36,7 +40,7 @@ use crate::head::{LayerValues, Understood};
 use crate::pb;
 use crate::pb::attr_value::{ListValue, Value};
 use crate::runtime::pictures::Form;
-use crate::runtime::{AnyTensor, SessionConfig};
+use crate::runtime::{AnyTensor, Fed, GraphSession, SessionConfig};
 use crate::saved_model::SavedModel;
 
 pub use heatmap::Heatmap;
@@ -63,6 +67,8 @@ pub struct Parts<'m> {
     pub variables: &'m VariableValues,
     /// The values of its class layers.
     pub values: &'m [LayerValues],
+    /// Weights that other graphs of the model hold, too.
+    pub weights: &'m RefCell<Weights>,
 }
 
 /// Errors where this version has no training for the new columns of such a model, before anything runs.
@@ -128,8 +134,11 @@ impl<'m> Serving<'m> {
         Ok(Self { parts, view, feed, outputs, body })
     }
 
-    fn flatten(&self, targets: &[(usize, Source)]) -> Result<Flat> {
-        Flattener::new(&self.view, &self.parts.variables.0).flatten(&self.outputs, targets)
+    /// A flat graph of what these targets need, and the weights to feed it with.
+    fn flatten(&self, targets: &[(usize, Source)]) -> Result<(Flat, Fed)> {
+        let mut flat = Flattener::new(&self.view, &self.parts.variables.0).flatten(&self.outputs, targets)?;
+        let fed = self.parts.weights.borrow_mut().lift(&mut flat.graph)?;
+        Ok((flat, fed))
     }
 
     /// Which of the model's class layers a head applies.
@@ -142,6 +151,16 @@ impl<'m> Serving<'m> {
             )
         })
     }
+}
+
+/// A session of a flat graph and the weights that it is fed with.
+fn session(graph: &pb::GraphDef, fed: &Fed, config: &SessionConfig) -> Result<GraphSession> {
+    Ok(GraphSession::new(&graph.encode_to_vec(), config)?.with_fed(fed.clone()))
+}
+
+/// The same for a few runs.
+fn quick_session(graph: &pb::GraphDef, fed: &Fed, config: &SessionConfig) -> Result<GraphSession> {
+    session(graph, fed, &SessionConfig { optimize: false, ..*config })
 }
 
 /// A head's features and logits as targets of a flat graph.

@@ -4,8 +4,6 @@
 //! from the map by a graph of our own ([`Pool`]), as many regions as are wanted; see [`super::super::bins`] for why that is
 //! enough. Whether it is what this model does is tried when it is opened, on regions of our own that are fed to it.
 
-use prost::Message;
-
 use super::super::bins::gathered;
 use super::super::loss::Logits;
 use super::super::shape::Input;
@@ -13,7 +11,7 @@ use super::cut::Flow;
 use super::picture::{Feed, resized_picture};
 use super::pool::{Bins, Pool, Pooled};
 use super::regions::{Looked, Place, Proposals, RegionLayer, Regions, proposed, region_heads};
-use super::{LOGIT_TOLERANCE, Parts, Serving, depth, ends, not};
+use super::{LOGIT_TOLERANCE, Parts, Serving, depth, ends, not, quick_session, session};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::graph::Source;
@@ -21,7 +19,7 @@ use crate::head::LayerValues;
 use crate::head::locate::{Layer, Located, Role};
 use crate::pb;
 use crate::random::SplitMix;
-use crate::runtime::{AnyTensor, GraphSession, SessionConfig};
+use crate::runtime::{AnyTensor, Fed, GraphSession, SessionConfig};
 
 /// Regions that show nothing and are kept of a view. The OD API samples 64 regions of a picture (`second_stage_batch_size`); a
 /// row is as wide as all bins together, and all 300 of every view would not fit into memory.
@@ -85,7 +83,7 @@ impl PositionSensitive {
         };
         let mut targets: Vec<(usize, Source)> = heads.iter().flat_map(|(head, _)| ends(head)).collect();
         targets.extend([logits, boxes]);
-        let flat = serving.flatten(&targets)?;
+        let (flat, fed) = serving.flatten(&targets)?;
         let Some((ends, [logits, boxes])) = flat.targets.split_last_chunk::<2>() else {
             return Err(not(scope(), "it has no logits and boxes".into()));
         };
@@ -99,10 +97,10 @@ impl PositionSensitive {
                 before.push(tensor);
             }
         }
-        let place = Place::find(&serving, &flat.graph, &before, (&resized, logits), config)?;
+        let place = Place::find(&serving, (&flat.graph, &fed), &before, (&resized, logits), config)?;
         let (mut maps, mut pools, mut layers) = (Vec::new(), Vec::<(usize, Pool)>::new(), Vec::new());
         let mut scores = None;
-        let trial = Trial::new(&serving, &flat.graph, &place, config)?;
+        let trial = Trial::new(&serving, (&flat.graph, &fed), &place, config)?;
         for ((head, role), ends) in heads.iter().zip(ends.chunks_exact(2)) {
             let [map, end] = [&ends[0], &ends[1]];
             let target = if *role == Role::Scores { logits } else { boxes };
@@ -128,7 +126,7 @@ impl PositionSensitive {
             layers.push((RegionLayer { layer, role: *role, depth: bins * depth, bins }, pool));
         }
         let scores = scores.ok_or_else(|| not(scope(), "it has no layer of scores".into()))?;
-        let session = GraphSession::new(&flat.graph.encode_to_vec(), config)?;
+        let session = session(&flat.graph, &fed, config)?;
         let (feed, input) = (serving.feed.clone(), place.input);
         Ok(Self { session, feed, input, regions: place.regions.clone(), maps, pools, layers, scores })
     }
@@ -181,12 +179,11 @@ struct Trial<'s> {
 impl<'s> Trial<'s> {
     fn new(
         serving: &'s Serving<'_>,
-        graph: &pb::GraphDef,
+        (graph, fed): (&pb::GraphDef, &Fed),
         place: &'s Place,
         config: &SessionConfig,
     ) -> Result<Self> {
-        let session =
-            GraphSession::new(&graph.encode_to_vec(), &SessionConfig { optimize: false, ..*config })?;
+        let session = quick_session(graph, fed, config)?;
         let feed = serving.feed.name.as_str();
         let own = session.run(&[(feed, &place.probe)], &[&place.regions], &[])?;
         let own = own.first().map_or_else(|| Ok(Vec::new()), |boxes| proposed(boxes, &place.regions))?;

@@ -1,19 +1,17 @@
 //! What networks that judge regions have in common: proposals, and what their class layers see of any regions.
 
-use prost::Message;
-
 use super::super::features::Seen;
 use super::super::mask_rows::Masks;
 use super::super::shape::Input;
 use super::super::task::ViewRows;
 use super::cut::shape_of;
 use super::picture::geometry;
-use super::{Serving, boxes_of, not};
+use super::{Serving, boxes_of, not, quick_session};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::head::locate::{Head, Role};
 use crate::pb;
-use crate::runtime::{AnyTensor, GraphSession, SessionConfig};
+use crate::runtime::{AnyTensor, Fed, SessionConfig};
 
 /// The frozen part of a detector that proposes regions and judges them.
 pub(in crate::train) trait Regions: Sync {
@@ -106,15 +104,14 @@ impl Place {
     /// Whatever is done to proposals before is done to the regions that are fed, too. `target` is what is computed from them.
     pub fn find(
         serving: &Serving<'_>,
-        graph: &pb::GraphDef,
+        (graph, fed): (&pb::GraphDef, &Fed),
         candidates: &[String],
         (resized, target): (&str, &str),
         config: &SessionConfig,
     ) -> Result<Self> {
         let mut probing = graph.clone();
         let shapes: Vec<String> = candidates.iter().map(|tensor| shape_of(&mut probing, tensor)).collect();
-        let quick =
-            GraphSession::new(&probing.encode_to_vec(), &SessionConfig { optimize: false, ..*config })?;
+        let quick = quick_session(&probing, fed, config)?;
         let input = geometry(&quick, &serving.feed, resized)?;
         let probe = serving.feed.probe(input.size)?;
         let run = |tensors: &[&String]| -> Result<Vec<AnyTensor>> {

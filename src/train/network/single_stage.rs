@@ -1,16 +1,14 @@
 //! Networks with one answer for each anchor: features of maps, decoded boxes, anchors.
 
-use prost::Message;
-
 use super::super::shape::{Backbone, Geometry, Level, NetworkShape, ViewFeatures};
 use super::picture::{Feed, geometry, resized_picture};
-use super::{Parts, Serving, boxes_of, check_logits, depth, not, patches, reshape};
+use super::{Parts, Serving, boxes_of, check_logits, depth, not, patches, quick_session, reshape, session};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::graph::Source;
 use crate::graph::nodes::node;
 use crate::pb;
-use crate::runtime::{GraphSession, SessionConfig};
+use crate::runtime::{Fed, GraphSession, SessionConfig};
 
 /// The frozen part of a single-stage model in a session.
 #[derive(Debug)]
@@ -46,7 +44,7 @@ impl SingleStage {
         })?;
         targets.push(boxes);
         targets.extend(body.box_heads.iter().map(|&(scope, node)| (scope, Source::Node { node, out: 0 })));
-        let flat = serving.flatten(&targets)?;
+        let (flat, fed) = serving.flatten(&targets)?;
         let count = body.heads.len();
         let names = &flat.targets;
         let mut tensors = Tensors {
@@ -67,8 +65,8 @@ impl SingleStage {
             })
             .collect();
         let boxes = reshape(&mut graph, "tfgraft/boxes", &tensors.boxes, &[-1, 4]);
-        let anchors = anchors(&graph, &tensors, &boxes, &serving.feed, config)?;
-        let session = GraphSession::new(&graph.encode_to_vec(), config)?;
+        let anchors = anchors((&graph, &fed), &tensors, &boxes, &serving.feed, config)?;
+        let session = session(&graph, &fed, config)?;
         let input = geometry(&session, &serving.feed, &resized)?;
         if let Geometry::Range { .. } = input.geometry {
             return Err(not(
@@ -138,7 +136,7 @@ impl Backbone for SingleStage {
 /// Anchors come from the graph itself: with zeros as box encodings the decoded boxes are the anchors
 /// (box_coders/faster_rcnn_box_coder.py: all offsets vanish).
 fn anchors(
-    graph: &pb::GraphDef,
+    (graph, fed): (&pb::GraphDef, &Fed),
     tensors: &Tensors,
     boxes: &str,
     feed: &Feed,
@@ -157,7 +155,7 @@ fn anchors(
         let zero = node(&format!("{head}/tfgraft_zero"), "ZerosLike", &[head]);
         zeroed.node.push(zero.dtype("T", pb::DataType::DtFloat).build());
     }
-    let session = GraphSession::new(&zeroed.encode_to_vec(), &SessionConfig { optimize: false, ..*config })?;
+    let session = quick_session(&zeroed, fed, config)?;
     let found = session.run(&[(&feed.name, &feed.probe((320, 320))?)], &[boxes], &[])?;
     let anchors = found.first().map_or_else(|| Ok(Vec::new()), boxes_of)?;
     match anchors.iter().position(|a| !a.is_finite() || a.area() <= 0.0) {

@@ -4,8 +4,6 @@
 //! the proposals with other regions among them, and computes what the layers of the second stage read. The feature map
 //! is computed once.
 
-use prost::Message;
-
 use super::super::features::Seen;
 use super::super::mask_rows::{self, Masks};
 use super::super::shape::Input;
@@ -14,7 +12,7 @@ use super::cut::Flow;
 use super::masks::MaskBranch;
 use super::picture::{Feed, resized_picture};
 use super::regions::{Looked, Place, Proposals, RegionLayer, Regions, proposed, region_heads};
-use super::{Parts, Serving, check_logits, depth, differs, ends, not};
+use super::{Parts, Serving, check_logits, depth, differs, ends, not, session};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::graph::Source;
@@ -63,12 +61,13 @@ impl TwoStage {
         let mut targets: Vec<(usize, Source)> = heads.iter().flat_map(|(head, _)| ends(head)).collect();
         let own = targets.len();
         targets.extend(body.masks.iter().flat_map(ends));
-        let mut flat = serving.flatten(&targets).or_else(|_| serving.flatten(&targets[..own]))?;
+        let (mut flat, fed) = serving.flatten(&targets).or_else(|_| serving.flatten(&targets[..own]))?;
         let resized = resized_picture(&flat.graph, &flat.targets[..1])?;
         let flow = Flow::new(&flat.graph);
 
         let candidates = flow.narrows(&flat.targets[0])?;
-        let place = Place::find(&serving, &flat.graph, &candidates, (&resized, &flat.targets[0]), config)?;
+        let place =
+            Place::find(&serving, (&flat.graph, &fed), &candidates, (&resized, &flat.targets[0]), config)?;
         let Place { input, probe, regions, shape: regions_shape } = place;
         let targets: Vec<&str> = flat.targets.iter().take(own).map(String::as_str).collect();
         let given = flow.given(&targets, &regions, &serving.feed.name)?;
@@ -87,7 +86,7 @@ impl TwoStage {
         let mask_branch = match (&body.masks[..], &of_masks[..]) {
             ([], _) => None,
             ([head], &[x, z]) => {
-                Some(MaskBranch::find(&serving, &mut flat.graph, head, [x, z], &probe, config))
+                Some(MaskBranch::find(&serving, (&mut flat.graph, &fed), head, [x, z], &probe, config))
             }
             ([head, others @ ..], _) => {
                 let tensor = &serving.view.node(head.scope, head.bias).name;
@@ -99,7 +98,7 @@ impl TwoStage {
             }
         };
         let mask_branch = mask_branch.map(|found| found.map_err(|error| error.to_string()));
-        let session = GraphSession::new(&flat.graph.encode_to_vec(), config)?;
+        let session = session(&flat.graph, &fed, config)?;
         let feed = serving.feed.clone();
         let mut network =
             Self { session, feed, input, regions, regions_shape, given, layers, masks, mask_branch };
