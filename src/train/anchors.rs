@@ -1,6 +1,7 @@
 //! Rows of networks with one answer for each anchor.
 
 use super::features::Seen;
+use super::finder::{Finder, OfAnchors};
 use super::shape::{Backbone, Input, Level, ViewFeatures, check_features};
 use super::targets::{matched, soft};
 use super::task::{Frozen, Loss, Map, Task, ViewRows};
@@ -29,6 +30,10 @@ impl<B: Backbone> Frozen for B {
     fn maps(&self, _tasks: &[Task]) -> Vec<Map> {
         let map = |level: &Level| Map { layer: level.layer, anchors: level.anchors };
         self.shape().levels.iter().map(map).collect()
+    }
+
+    fn finder(&self) -> Option<Box<dyn Finder + '_>> {
+        Some(Box::new(OfAnchors(self)))
     }
 
     fn rows_of(&self, seen: &Seen, classes: usize, rows: &mut ViewRows<'_>) -> Result<()> {

@@ -70,8 +70,9 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Adds what was found in one view, the best first.
-    pub(super) fn add(&mut self, seen: &Seen, class: usize, detections: &[(f64, BoxYxyx)]) {
+    /// Adds what was found in one view, the best first. Where boxes are `loose`, what lies on an object of the class counts
+    /// neither way, unless it is the best that fits: the last regression would move it there, where it is suppressed.
+    pub(super) fn add(&mut self, seen: &Seen, class: usize, detections: &[(f64, BoxYxyx)], loose: bool) {
         let corner = |b: &BoxYxyx| [b.xmin, b.ymin, b.width(), b.height()].map(f64::from);
         let truth = |t: &super::targets::Truth| Truth {
             class: 0,
@@ -80,7 +81,12 @@ impl Found {
             crowd: t.crowd,
             ignore: !t.shown(),
         };
-        let truths: Vec<Truth> = seen.truths.iter().filter(|t| t.class == class).map(truth).collect();
+        let mine = seen.truths.iter().filter(|t| t.class == class);
+        let mut truths: Vec<Truth> = mine.map(truth).collect();
+        if loose {
+            let around = truths.clone().into_iter().filter(|t| !t.crowd);
+            truths.extend(around.map(|t| Truth { crowd: true, ..t }));
+        }
         let scored: Vec<Scored> =
             detections.iter().map(|(logit, b)| Scored { class: 0, bbox: corner(b), score: *logit }).collect();
         let matched = Pairs::new(truths.iter().collect(), scored.iter().collect(), usize::MAX)
@@ -228,7 +234,14 @@ mod tests {
             size: (1, 1),
         };
         let mut found = Found::default();
-        found.add(&seen, 0, &[(3.0, left), (2.0, left), (1.0, right), (0.5, right)]);
+        let all = [(3.0, left), (2.0, left), (1.0, right), (0.5, right)];
+        found.add(&seen, 0, &all, false);
         assert_eq!((found.right, found.wrong, found.objects), (vec![3.0], vec![2.0], 1));
+        // Loose boxes: a double counts neither way, nor a part of the object; what lies beside it is wrong.
+        let (part, beside) = (BoxYxyx::new(0.0, 0.0, 0.4, 0.4), BoxYxyx::new(0.0, 0.3, 0.5, 0.9));
+        let mut found = Found::default();
+        let seen = Seen { truths: vec![truth(left, false)], ..seen };
+        found.add(&seen, 0, &[(4.0, part), (3.0, left), (2.0, left), (1.0, beside)], true);
+        assert_eq!((found.right, found.wrong, found.objects), (vec![3.0], vec![1.0], 1));
     }
 }

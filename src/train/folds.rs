@@ -106,8 +106,10 @@ impl Folds {
                 let others = weights.get(&(layer, chunk));
                 kept.read(layer, chunk, |parts| {
                     let mut columns = Vec::with_capacity(parts.len());
-                    for (name, part) in Loss::Sigmoid.parts().iter().zip(parts) {
-                        let part = others.and_then(|others| others.part(name)).unwrap_or(part);
+                    for (number, part) in parts.iter().enumerate() {
+                        let name = Loss::Sigmoid.parts().get(number);
+                        let other = name.and_then(|name| others.and_then(|others| others.part(name)));
+                        let part = other.unwrap_or(part);
                         let width = part.shape().get(1).copied().unwrap_or(1).max(1);
                         columns.push(part.f32()?.chunks_exact(width));
                     }

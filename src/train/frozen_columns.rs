@@ -103,7 +103,7 @@ impl FitOptions {
             }
             (Role::Masks, _) => Self { penalties: within(MASK_SPREAD, self.penalties), ..plain },
             (Role::Scores, Loss::Sigmoid) => *self,
-            (Role::Scores, _) => plain,
+            (Role::Scores, _) => Self { divide: self.divide, ..plain },
         }
     }
 }

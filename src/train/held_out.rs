@@ -10,15 +10,15 @@ use std::fmt;
 
 use super::division::{Division, FLOOR, Found};
 use super::features::{Seen, Showing};
+use super::finder::{Candidates, Finder};
 use super::folds::Folds;
 use super::incomplete::Weights;
 use super::kept::{KeptRows, OpenRows};
 use super::loss::Logits;
 use super::parameters::Columns;
-use super::shape::{Backbone, ViewFeatures};
-use crate::data::{BoxYxyx, Dataset};
+use crate::data::Dataset;
 use crate::error::Result;
-use crate::runtime::{AnyTensor, SessionConfig};
+use crate::runtime::SessionConfig;
 
 /// Held-out pictures that are looked at, so that thousands cost no more than these.
 const MOST: usize = 60;
@@ -35,7 +35,7 @@ const LONGEST: usize = 4;
 
 /// The pictures and the network that kept rows come from.
 pub struct HeldOut<'a> {
-    network: &'a dyn Backbone,
+    network: &'a dyn Finder,
     showing: &'a Showing<'a>,
     folds: Folds,
 }
@@ -62,8 +62,8 @@ impl fmt::Debug for HeldOut<'_> {
 
 impl<'a> HeldOut<'a> {
     /// For rows that `network` made of what `showing` shows; classes are numbered from 0.
-    pub fn new(network: &'a dyn Backbone, showing: &'a Showing<'a>) -> Self {
-        Self { network, showing, folds: Folds::new(showing, network.shape().input.geometry) }
+    pub fn new(network: &'a dyn Finder, showing: &'a Showing<'a>) -> Self {
+        Self { network, showing, folds: Folds::new(showing, network.input().geometry) }
     }
 
     /// How many steps the fit should take, `usual` or more, and for each class the division between objects and all else.
@@ -126,60 +126,38 @@ impl<'a> HeldOut<'a> {
             let dataset = Dataset { images: chosen.collect(), ..Dataset::default() };
             let whole = Showing { dataset: &dataset, views: 1, ..self.showing.clone() };
             let look = |seen: Seen| {
-                let features = self.network.run(&seen.rgb, seen.size.0, seen.size.1)?;
-                let mut detected = Vec::new();
-                for &class in learned.iter().filter(|class| !seen.open.contains(class)) {
-                    for (set, columns) in columns.iter().enumerate() {
-                        let detections = self.detections(&features, columns, (class, classes), &logits)?;
-                        detected.push((set, class, detections));
-                    }
-                }
-                Ok((seen, detected))
+                let wanted: Vec<usize> =
+                    learned.iter().copied().filter(|class| !seen.open.contains(class)).collect();
+                let sets = self.network.find(&seen, &columns, (&wanted, classes), FLOOR, &logits)?;
+                let detected = |candidates: Vec<Candidates>| candidates.into_iter().map(suppressed).collect();
+                let sets: Vec<Vec<Candidates>> = sets.into_iter().map(detected).collect();
+                Ok((seen, wanted, sets))
             };
-            whole.run(self.network.shape().input, 0, look, |(seen, detected)| {
-                for (set, class, detections) in detected {
-                    found[set][class].add(&seen, class, &detections);
+            let loose = self.network.is_loose();
+            whole.run(self.network.input(), 0, look, |(seen, wanted, sets)| {
+                for (found, detected) in found.iter_mut().zip(sets) {
+                    for (&class, detections) in wanted.iter().zip(&detected) {
+                        found[class].add(&seen, class, detections, loose);
+                    }
                 }
                 Ok(())
             })?;
         }
         Ok(found)
     }
+}
 
-    /// What columns find of one class in a view, the best first, those suppressed that overlap a better one.
-    fn detections(
-        &self,
-        features: &ViewFeatures,
-        columns: &[Columns],
-        (class, classes): (usize, usize),
-        logits: &Logits,
-    ) -> Result<Vec<(f64, BoxYxyx)>> {
-        let mut candidates: Vec<(f64, BoxYxyx)> = Vec::new();
-        for (level, x) in self.network.shape().levels.iter().zip(&features.levels) {
-            let Some(columns) = columns.get(level.layer) else { continue };
-            let of_class = |values: &[f64]| -> Vec<f32> {
-                values.iter().skip(class).step_by(classes).map(|v| *v as f32).collect()
-            };
-            let w = AnyTensor::new(&[level.depth, level.anchors], &of_class(&columns.kernel))?;
-            let b = AnyTensor::new(&[level.anchors], &of_class(&columns.biases))?;
-            for (at, &logit) in logits.run(x, &w, &b)?.f32()?.iter().enumerate() {
-                if let Some(bbox) = features.boxes.get(level.first_anchor + at)
-                    && f64::from(logit) >= FLOOR
-                {
-                    candidates.push((f64::from(logit), bbox.clip()));
-                }
-            }
+/// The best first, without those that overlap a better one.
+fn suppressed(mut candidates: Candidates) -> Candidates {
+    candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
+    candidates.truncate(ANCHORS);
+    let mut kept = Candidates::new();
+    for (logit, bbox) in candidates {
+        if !kept.iter().any(|(_, other)| other.iou(&bbox) > SUPPRESSED) {
+            kept.push((logit, bbox));
         }
-        candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
-        candidates.truncate(ANCHORS);
-        let mut kept: Vec<(f64, BoxYxyx)> = Vec::new();
-        for (logit, bbox) in candidates {
-            if !kept.iter().any(|(_, other)| other.iou(&bbox) > SUPPRESSED) {
-                kept.push((logit, bbox));
-            }
-        }
-        Ok(kept)
     }
+    kept
 }
 
 /// Over the classes that have objects.
@@ -191,11 +169,12 @@ fn mean_precision(found: &[Found]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::cache::{CacheOptions, FeatureCache};
+    use super::super::finder::OfAnchors;
     use super::super::kept::OpenRows;
-    use super::super::shape::{Geometry, Input, Level, NetworkShape};
+    use super::super::shape::{Backbone, Geometry, Input, Level, NetworkShape, ViewFeatures};
     use super::*;
-    use crate::data::{ImageSource, LabelledImage, Object, Picture};
-    use crate::runtime::testing;
+    use crate::data::{BoxYxyx, ImageSource, LabelledImage, Object, Picture};
+    use crate::runtime::{AnyTensor, testing};
 
     /// A network of one anchor, the whole picture, whose one feature is how bright the first pixel is, 0 to 5.
     struct Brightness(NetworkShape);
@@ -274,7 +253,8 @@ mod tests {
         }
         cache.finish().unwrap();
         let network = Brightness::new();
-        let held_out = HeldOut::new(&network, &showing);
+        let finder = OfAnchors(&network);
+        let held_out = HeldOut::new(&finder, &showing);
         let kept = KeptRows::new(&cache, &open, 0..1).unwrap();
         let asked = Asked { classes: wide, usual: 60, most_false };
         held_out.judge((kept, &Weights::new()), asked, fit).unwrap()

@@ -15,6 +15,7 @@ pub mod cache;
 pub mod copy_back;
 pub mod division;
 pub mod features;
+pub mod finder;
 pub mod focal;
 mod folds;
 pub mod frozen_columns;

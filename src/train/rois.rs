@@ -1,6 +1,7 @@
 //! Rows of networks with two stages: which regions are shown to the second stage, what they should be, how much each counts.
 
 use super::features::Seen;
+use super::finder::{Finder, OfRegions};
 use super::mask_rows::Masks;
 use super::network::{PositionSensitive, Regions, TwoStage};
 use super::shape::{Input, LayerSize};
@@ -225,6 +226,10 @@ fn rows_of(network: &impl Regions, seen: &Seen, classes: usize, rows: &mut ViewR
 macro_rules! frozen {
     ($($network:ty),*) => {$(
         impl Frozen for $network {
+            fn finder(&self) -> Option<Box<dyn Finder + '_>> {
+                Some(Box::new(OfRegions(self)))
+            }
+
             fn input(&self) -> Input {
                 Regions::input(self)
             }

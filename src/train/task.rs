@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::bins::{dealt, gathered};
 use super::cache::FeatureCache;
 use super::features::Seen;
+use super::finder::Finder;
 use super::kept::OpenRows;
 use super::mask_rows::Masks;
 use super::shape::{Backbone, Input, LayerSize};
@@ -221,6 +222,11 @@ pub trait Frozen: Sync {
     /// Whether masks are learned.
     fn masks(&self) -> Masks<'_> {
         Masks::None
+    }
+
+    /// Itself as what tells what columns find in a picture, where it can.
+    fn finder(&self) -> Option<Box<dyn Finder + '_>> {
+        None
     }
 
     /// Itself, where it has one answer for each anchor.

@@ -73,6 +73,9 @@ fn two_stages_learn_scores_and_boxes_beside_old_columns() {
         let fits = training["fits"].as_array().unwrap();
         let columns: Vec<&str> = fits.iter().map(|fit| fit["columns"].as_str().unwrap()).collect();
         assert_eq!(columns, expected, "{name}");
+        // Pictures are held out for scores alone.
+        let held_out = |fit: &Value| fit["divisions"][0]["pictures"].as_u64();
+        assert_eq!(fits.iter().map(held_out).collect::<Vec<_>>()[..2], [Some(4), Some(0)], "{name}");
         for fit in &fits[..2] {
             let loss = |when: &str| fit[when].as_f64().unwrap();
             assert!(loss("loss_after") < loss("loss_before"), "{name}: {fit}");

@@ -210,7 +210,8 @@ impl<'a> Run<'a> {
         let (cache, open) = self.rows(tasks, added, false)?;
         let mut trained = self.nothing_trained();
         let limit = options.limits.iterations;
-        let held_out = self.network.single_stage().map(|backbone| HeldOut::new(backbone, &self.showing));
+        let finder = self.network.finder();
+        let held_out = finder.as_deref().map(|finder| HeldOut::new(finder, &self.showing));
         for (number, task) in tasks.iter().enumerate() {
             let first = first_layer(tasks, number);
             let mut kept = KeptRows::new(&cache, &open, first..first + task.layers.len())?;
