@@ -113,6 +113,11 @@ fn memory_is_limited_where_that_is_asked_for() {
         let limit = format!("{mib}MiB");
         let done = detect(&["--memory-limit", &limit]);
         let text = String::from_utf8_lossy(&done.stderr);
+        // What is enough depends on TensorFlow: then the answer is whole.
+        if mib > 64 && done.status.success() {
+            assert_eq!(done.stdout, free.stdout, "{limit}");
+            continue;
+        }
         assert_eq!(done.status.code(), Some(2), "{limit}: {text}");
         assert!(done.stdout.is_empty(), "{limit}");
         assert!(text.lines().any(|l| l.starts_with("error: ")), "{limit}: {text}");
