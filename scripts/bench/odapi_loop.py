@@ -29,7 +29,7 @@ from object_detection.protos import input_reader_pb2, pipeline_pb2, train_pb2
 from PIL import Image, ImageFile
 from tensorflow.python.ops import control_flow_ops
 
-import two_stage  # noqa: F401  (an extractor for the OD API)
+import detector  # noqa: F401  (extractors of its own, and no downloads)
 
 # As tfgraft does, a photograph that ends early is shown as far as it goes.
 ImageFile.LOAD_TRUNCATED_IMAGES = True
