@@ -67,6 +67,8 @@ pub(super) struct Found {
     pictures: usize,
     /// Pictures that show an object.
     showing: usize,
+    /// Whether boxes were those of regions.
+    loose: bool,
 }
 
 impl Found {
@@ -91,6 +93,7 @@ impl Found {
             detections.iter().map(|(logit, b)| Scored { class: 0, bbox: corner(b), score: *logit }).collect();
         let matched = Pairs::new(truths.iter().collect(), scored.iter().collect(), usize::MAX)
             .evaluate((0.0, f64::INFINITY), &[OVERLAP]);
+        self.loose = loose;
         self.pictures += 1;
         self.objects += matched.positives;
         self.showing += usize::from(matched.positives > 0);
@@ -143,9 +146,15 @@ impl Found {
         };
         const STEPS: usize = 120;
         let place = |step: usize| RANGE.0 + (RANGE.1 - RANGE.0) * step as f64 / STEPS as f64;
-        let best = (0..=STEPS).map(place).max_by(|a, b| measure(*a).total_cmp(&measure(*b)));
+        // Where no object is found at any place, all are equally bad, and the pictures say nothing of where objects begin: scores
+        // of regions, which share one whole with the background, stay what the fit made them.
+        let tells = self.right.iter().any(|logit| *logit >= RANGE.0 - SOFTNESS);
+        let places = (0..=STEPS).map(place).filter(|_| tells);
+        let best = places.max_by(|a, b| measure(*a).total_cmp(&measure(*b)));
         let evidence = self.showing as f64;
-        let likely = PRIOR + (best.unwrap_or(PRIOR) - PRIOR) * evidence / (evidence + DOUBT);
+        let blind = if self.loose { 0.0 } else { PRIOR };
+        let shrunk = |best: f64| PRIOR + (best - PRIOR) * evidence / (evidence + DOUBT);
+        let likely = best.map_or(blind, shrunk);
         let most = most_false.map_or(f64::INFINITY, |most| most * self.pictures as f64);
         let higher = (0..=STEPS).map(place).filter(|at| *at > likely);
         let mut few = std::iter::once(likely).chain(higher);
@@ -187,6 +196,7 @@ mod tests {
             objects: showing,
             pictures: showing,
             showing,
+            ..Found::default()
         };
         let [few, some, many] = [1, 10, 100].map(|count| found(count).division(None).logit);
         assert!(PRIOR < few && few < some && some < many && many < 4.0, "{few} {some} {many}");
@@ -201,6 +211,7 @@ mod tests {
             objects: 40,
             pictures: 80,
             showing: 40,
+            ..Found::default()
         };
         let free = found.division(None);
         assert!(free.wrong > 0);
@@ -214,7 +225,11 @@ mod tests {
         // What is allowed is not aimed at, and what cannot be is come near.
         assert_eq!(found.division(Some(10.0)), free);
         assert_eq!(found.division(Some(0.0)).logit, RANGE.1);
-        // Nothing was seen: the belief stands.
+        // No object was found, whatever else was: the belief stands.
+        let blind = Found { right: vec![-4.0], wrong: vec![0.5, 3.0], objects: 5, ..Found::default() };
+        assert_eq!((blind.division(None).logit, blind.division(None).wrong), (PRIOR, 1));
+        assert_eq!(Found { loose: true, ..blind }.division(None).logit, 0.0);
+        // Nothing was seen: so it does.
         assert_eq!(Found::default().division(Some(0.0)).logit, PRIOR);
     }
 
