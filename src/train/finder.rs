@@ -4,6 +4,7 @@ use super::features::Seen;
 use super::loss::Logits;
 use super::network::Regions;
 use super::parameters::Columns;
+use super::rois::log_sum;
 use super::shape::{Backbone, Input};
 use crate::data::BoxYxyx;
 use crate::error::Result;
@@ -134,9 +135,7 @@ impl Finder for OfRegions<'_> {
 /// The logarithm of a class's odds in a softmax of old and new logits.
 fn odds(new: &[f32], old: &[f32], class: usize) -> f64 {
     let others = new.iter().enumerate().filter(|(at, _)| *at != class).map(|(_, z)| z).chain(old);
-    let most = others.clone().fold(f32::NEG_INFINITY, |most, z| most.max(*z));
-    let sum: f64 = others.map(|z| f64::from(z - most).exp()).sum();
-    f64::from(new[class]) - f64::from(most) - sum.ln()
+    f64::from(new[class]) - f64::from(log_sum(&others.copied().collect::<Vec<_>>()))
 }
 
 #[cfg(test)]
