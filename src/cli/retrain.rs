@@ -10,7 +10,7 @@ use super::output;
 use super::runtime::RuntimeArgs;
 use crate::data::{Dataset, LabelMap, load};
 use crate::error::Error;
-use crate::head::{Kind, understand};
+use crate::head::understand;
 use crate::input;
 use crate::policy;
 use crate::retrain::report::Validation;
@@ -72,7 +72,7 @@ pub struct Args {
     #[arg(long)]
     pub pseudo_labels: bool,
     /// Most false detections of a new class in a picture from score 0.5 on, as far as pictures of DATA tell that a fit did not
-    /// see, such as 0.01; objects are then found with lower scores. For single-stage models
+    /// see, such as 0.01; objects are then found with lower scores
     #[arg(long, value_name = "RATE")]
     pub cap_false_positives: Option<f64>,
     /// Held-back data to measure on: DATA, or a fraction of DATA such as 0.2
@@ -120,7 +120,7 @@ pub fn run(args: Args) -> Result<()> {
     let model = SavedModel::read(&args.model)?;
     policy::admit(&model, args.runtime.trust)?;
     let understood = understand(model.meta())?;
-    check_cap(&args, understood.located.kind)?;
+    check_cap(&args)?;
     let classes = understood.located.classes;
     let mut data = load(&args.data, args.images.as_deref())?;
     if let Some(file) = &args.incomplete {
@@ -206,7 +206,7 @@ fn serving_name(text: &str) -> std::result::Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn check_cap(args: &Args, kind: Kind) -> Result<(), Error> {
+fn check_cap(args: &Args) -> Result<(), Error> {
     let wrong = |why: &str| Err(Error::Usage(format!("--cap-false-positives {why}")));
     match args.cap_false_positives {
         None => Ok(()),
@@ -214,9 +214,6 @@ fn check_cap(args: &Args, kind: Kind) -> Result<(), Error> {
             wrong(&format!("{rate}: expected a number of false detections a picture, such as 0.01"))
         }
         Some(_) if args.strategy == StrategyName::CopyBack => wrong("is for --strategy frozen-columns"),
-        Some(_) if kind != Kind::SingleStage => {
-            wrong("is for single-stage models: where a score of 0.5 lies cannot be moved in this one")
-        }
         Some(_) => Ok(()),
     }
 }

@@ -67,8 +67,6 @@ pub(super) struct Found {
     pictures: usize,
     /// Pictures that show an object.
     showing: usize,
-    /// Whether boxes were those of regions.
-    loose: bool,
 }
 
 impl Found {
@@ -93,7 +91,6 @@ impl Found {
             detections.iter().map(|(logit, b)| Scored { class: 0, bbox: corner(b), score: *logit }).collect();
         let matched = Pairs::new(truths.iter().collect(), scored.iter().collect(), usize::MAX)
             .evaluate((0.0, f64::INFINITY), &[OVERLAP]);
-        self.loose = loose;
         self.pictures += 1;
         self.objects += matched.positives;
         self.showing += usize::from(matched.positives > 0);
@@ -128,9 +125,9 @@ impl Found {
         (self.objects > 0).then(|| sum / self.objects as f64)
     }
 
-    /// The logit with the best F-measure, shrunk towards the prior where few pictures speak for it; a higher one where more
-    /// false detections of a picture would be above it than `most_false`.
-    pub(super) fn division(&self, most_false: Option<f64>) -> Division {
+    /// The logit with the best F-measure, shrunk towards the prior where few pictures speak for it, and `blind` where no object is
+    /// found in any picture; a higher one where more false detections of a picture would be above it than `most_false`.
+    pub(super) fn division(&self, most_false: Option<f64>, blind: f64) -> Division {
         let above = |logits: &[f64], at: f64| -> f64 {
             logits
                 .iter()
@@ -146,13 +143,12 @@ impl Found {
         };
         const STEPS: usize = 120;
         let place = |step: usize| RANGE.0 + (RANGE.1 - RANGE.0) * step as f64 / STEPS as f64;
-        // Where no object is found at any place, all are equally bad, and the pictures say nothing of where objects begin: scores
-        // of regions, which share one whole with the background, stay what the fit made them.
+        // Where no object is found at any place, all are equally bad, and the pictures say nothing of where objects begin.
         let tells = self.right.iter().any(|logit| *logit >= RANGE.0 - SOFTNESS);
         let places = (0..=STEPS).map(place).filter(|_| tells);
         let best = places.max_by(|a, b| measure(*a).total_cmp(&measure(*b)));
         let evidence = self.showing as f64;
-        let blind = if self.loose { 0.0 } else { PRIOR };
+        let blind = if self.pictures == 0 { PRIOR } else { blind };
         let shrunk = |best: f64| PRIOR + (best - PRIOR) * evidence / (evidence + DOUBT);
         let likely = best.map_or(blind, shrunk);
         let most = most_false.map_or(f64::INFINITY, |most| most * self.pictures as f64);
@@ -196,11 +192,10 @@ mod tests {
             objects: showing,
             pictures: showing,
             showing,
-            ..Found::default()
         };
-        let [few, some, many] = [1, 10, 100].map(|count| found(count).division(None).logit);
+        let [few, some, many] = [1, 10, 100].map(|count| found(count).division(None, PRIOR).logit);
         assert!(PRIOR < few && few < some && some < many && many < 4.0, "{few} {some} {many}");
-        assert_eq!(Found::default().division(None).logit, PRIOR);
+        assert_eq!(Found::default().division(None, PRIOR).logit, PRIOR);
     }
 
     #[test]
@@ -211,26 +206,26 @@ mod tests {
             objects: 40,
             pictures: 80,
             showing: 40,
-            ..Found::default()
         };
-        let free = found.division(None);
+        let free = found.division(None, PRIOR);
         assert!(free.wrong > 0);
         let mut last = free;
         for most in [0.2, 0.1, 0.02, 0.005] {
-            let limited = found.division(Some(most));
+            let limited = found.division(Some(most), PRIOR);
             assert!(limited.wrong as f64 <= most * 80.0, "{most}: {limited:?}");
             assert!(limited.logit >= last.logit && limited.found <= last.found, "{most}: {limited:?}");
             last = limited;
         }
         // What is allowed is not aimed at, and what cannot be is come near.
-        assert_eq!(found.division(Some(10.0)), free);
-        assert_eq!(found.division(Some(0.0)).logit, RANGE.1);
+        assert_eq!(found.division(Some(10.0), PRIOR), free);
+        assert_eq!(found.division(Some(0.0), PRIOR).logit, RANGE.1);
         // No object was found, whatever else was: the belief stands.
-        let blind = Found { right: vec![-4.0], wrong: vec![0.5, 3.0], objects: 5, ..Found::default() };
-        assert_eq!((blind.division(None).logit, blind.division(None).wrong), (PRIOR, 1));
-        assert_eq!(Found { loose: true, ..blind }.division(None).logit, 0.0);
+        let blind =
+            Found { right: vec![-4.0], wrong: vec![0.5, 3.0], objects: 5, pictures: 5, ..Found::default() };
+        assert_eq!((blind.division(None, PRIOR).logit, blind.division(None, PRIOR).wrong), (PRIOR, 1));
+        assert_eq!(blind.division(None, 0.0).logit, 0.0);
         // Nothing was seen: so it does.
-        assert_eq!(Found::default().division(Some(0.0)).logit, PRIOR);
+        assert_eq!(Found::default().division(Some(0.0), 0.0).logit, PRIOR);
     }
 
     #[test]

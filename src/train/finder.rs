@@ -1,14 +1,20 @@
 //! What given columns find in a picture, as serving would: candidates of one class, each with a logit and a box.
 
+use super::division::PRIOR;
 use super::features::Seen;
 use super::loss::Logits;
-use super::network::Regions;
+use super::network::{Heatmap, Regions};
 use super::parameters::Columns;
 use super::rois::log_sum;
 use super::shape::{Backbone, Input};
 use crate::data::BoxYxyx;
 use crate::error::Result;
 use crate::runtime::AnyTensor;
+
+/// Suppression of overlapping detections, as nearly all configurations of the OD API have it.
+const SUPPRESSED: f32 = 0.6;
+/// The logit of a score that rounds to one.
+const SURE: f64 = 20.0;
 
 /// Candidates: at which logit, and where.
 pub type Candidates = Vec<(f64, BoxYxyx)>;
@@ -20,6 +26,16 @@ pub trait Finder: Sync {
 
     /// Whether boxes are those before the last regression: such a box lies loosely about its object.
     fn is_loose(&self) -> bool;
+
+    /// The logit of one half where no object was found in any held-out picture: zero, where new scores are fitted as old ones are.
+    fn blind(&self) -> f64 {
+        0.0
+    }
+
+    /// From which overlap on serving drops the worse of two detections; none where it drops none.
+    fn suppression(&self) -> Option<f32> {
+        Some(SUPPRESSED)
+    }
 
     /// For each set of columns and each of these `classes`, of so many in all, what it finds in a view from the logit `least` on.
     /// The network sees the view once.
@@ -43,6 +59,10 @@ impl Finder for OfAnchors<'_> {
 
     fn is_loose(&self) -> bool {
         false
+    }
+
+    fn blind(&self) -> f64 {
+        PRIOR
     }
 
     fn find(
@@ -123,6 +143,58 @@ impl Finder for OfRegions<'_> {
                     let logit = odds(new, old, class);
                     if logit >= least {
                         found.push((logit, bbox));
+                    }
+                }
+            }
+            Ok(found)
+        };
+        sets.iter().map(of_set).collect()
+    }
+}
+
+/// A network that ranks the peaks of a heatmap; its scores are sigmoids. The model's own ranking says where its detections lie.
+pub(super) struct OfCells<'a>(pub &'a Heatmap);
+
+impl Finder for OfCells<'_> {
+    fn input(&self) -> Input {
+        self.0.input()
+    }
+
+    fn is_loose(&self) -> bool {
+        false
+    }
+
+    fn suppression(&self) -> Option<f32> {
+        None
+    }
+
+    fn find(
+        &self,
+        seen: &Seen,
+        sets: &[Vec<Columns>],
+        (wanted, classes): (&[usize], usize),
+        least: f64,
+        logits: &Logits,
+    ) -> Result<Vec<Vec<Candidates>>> {
+        let [x, _] = self.0.run(&seen.rgb, seen.size.0, seen.size.1)?;
+        let depth = self.0.map.depth;
+        let at_once = self.0.detects().unwrap_or(1).max(1);
+        let of_set = |set: &Vec<Columns>| -> Result<Vec<Candidates>> {
+            let mut found = vec![Vec::new(); wanted.len()];
+            let Some(columns) = set.first() else { return Ok(found) };
+            for (some, found) in wanted.chunks(at_once).zip(found.chunks_mut(at_once)) {
+                let mine = |values: &[f64]| -> Vec<f32> {
+                    let rows = values.chunks_exact(classes);
+                    rows.flat_map(|row| some.iter().map(|&class| row[class] as f32)).collect()
+                };
+                let w = AnyTensor::new(&[depth, some.len()], &mine(&columns.kernel))?;
+                let b = AnyTensor::new(&[some.len()], &mine(&columns.biases))?;
+                let heatmap = logits.run(&x, &w, &b)?;
+                for (at, score, bbox) in self.0.detect((&seen.rgb, seen.size), heatmap.f32()?, some.len())? {
+                    let score = f64::from(score);
+                    let logit = (score / (1.0 - score)).ln();
+                    if logit >= least && bbox.area() > 0.0 {
+                        found[at].push((logit.min(SURE), bbox));
                     }
                 }
             }

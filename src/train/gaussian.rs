@@ -1,6 +1,7 @@
 //! Rows of networks that answer for each cell of a heatmap.
 
 use super::features::Seen;
+use super::finder::{Finder, OfCells};
 use super::network::Heatmap;
 use super::shape::{Input, LayerSize, Level};
 use super::targets::{Truth, select};
@@ -127,6 +128,10 @@ impl Frozen for Heatmap {
             rows.row((0, 0), &[&x[cell * map.depth..(cell + 1) * map.depth], &y, &v])?;
         }
         Ok(())
+    }
+
+    fn finder(&self) -> Option<Box<dyn Finder + '_>> {
+        self.detects().map(|_| Box::new(OfCells(self)) as Box<dyn Finder>)
     }
 }
 

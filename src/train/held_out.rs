@@ -22,10 +22,8 @@ use crate::runtime::SessionConfig;
 
 /// Held-out pictures that are looked at, so that thousands cost no more than these.
 const MOST: usize = 60;
-/// Suppression of overlapping detections, as nearly all single-stage configurations of the OD API have it.
-const SUPPRESSED: f32 = 0.6;
-/// Anchors of one class and picture that are suppressed, the best ones.
-const ANCHORS: usize = 1000;
+/// Candidates of one class and picture that are looked at, the best ones.
+const CANDIDATES: usize = 1000;
 /// From so many pictures on they can say whether a longer fit is better.
 const TELLING: usize = 30;
 /// What a fit of twice the steps must find more, as a part of the mean average precision: less is chance.
@@ -91,7 +89,7 @@ impl<'a> HeldOut<'a> {
             let steps = best.as_ref().map_or(usual, |(steps, _)| *steps);
             if tried.last() != Some(&steps) || !telling || steps >= LONGEST * usual {
                 let found = best.iter().flat_map(|(_, found)| found);
-                let divisions = found.map(|found| found.division(most_false)).collect();
+                let divisions = found.map(|found| found.division(most_false, self.network.blind())).collect();
                 return Ok((steps, divisions));
             }
             tried = vec![2 * steps];
@@ -129,7 +127,10 @@ impl<'a> HeldOut<'a> {
                 let wanted: Vec<usize> =
                     learned.iter().copied().filter(|class| !seen.open.contains(class)).collect();
                 let sets = self.network.find(&seen, &columns, (&wanted, classes), FLOOR, &logits)?;
-                let detected = |candidates: Vec<Candidates>| candidates.into_iter().map(suppressed).collect();
+                let overlap = self.network.suppression();
+                let detected = |candidates: Vec<Candidates>| {
+                    candidates.into_iter().map(|candidates| suppressed(candidates, overlap)).collect()
+                };
                 let sets: Vec<Vec<Candidates>> = sets.into_iter().map(detected).collect();
                 Ok((seen, wanted, sets))
             };
@@ -147,13 +148,13 @@ impl<'a> HeldOut<'a> {
     }
 }
 
-/// The best first, without those that overlap a better one.
-fn suppressed(mut candidates: Candidates) -> Candidates {
+/// The best first, without those that overlap a better one by more than this.
+fn suppressed(mut candidates: Candidates, most: Option<f32>) -> Candidates {
     candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
-    candidates.truncate(ANCHORS);
+    candidates.truncate(CANDIDATES);
     let mut kept = Candidates::new();
     for (logit, bbox) in candidates {
-        if !kept.iter().any(|(_, other)| other.iou(&bbox) > SUPPRESSED) {
+        if !most.is_some_and(|most| kept.iter().any(|(_, other)| other.iou(&bbox) > most)) {
             kept.push((logit, bbox));
         }
     }
