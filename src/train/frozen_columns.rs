@@ -84,6 +84,10 @@ const BOX_SPREAD: f64 = 0.3;
 /// classes' masks outline what a region shows, and one picture's outline should not undo that.
 const MASK_SPREAD: f64 = 1.0;
 
+/// How much the priors of columns weigh for a heatmap, of what they weigh for anchors: an object has one centre there, and here
+/// every anchor that overlaps it, each counting twice. docs/TRAINING.md has what ten times more and less give.
+const ONE_CENTRE: f64 = 0.1;
+
 impl FitOptions {
     /// The options for a task, these being those for the scores of a single-stage model.
     ///
@@ -103,6 +107,10 @@ impl FitOptions {
             }
             (Role::Masks, _) => Self { penalties: within(MASK_SPREAD, self.penalties), ..plain },
             (Role::Scores, Loss::Sigmoid) => *self,
+            (Role::Scores, Loss::Focal) => {
+                let columns = ONE_CENTRE * self.penalties.columns;
+                Self { divide: self.divide, penalties: Penalties { columns, ..self.penalties }, ..plain }
+            }
             (Role::Scores, _) => Self { divide: self.divide, ..plain },
         }
     }

@@ -1,20 +1,15 @@
 //! Trains a column of a heatmap on the green middles of red squares, with a graph small enough to be written here.
 
 use crate::common;
-use std::cell::RefCell;
-
 use crate::common::graphs::{node, number, served, value, vector, with};
+use crate::common::network::Opened;
 use tfgraft::data::load;
-use tfgraft::export::{VariableValues, Weights, layer_values};
 use tfgraft::graph::tensor::{float_tensor, shape_proto};
-use tfgraft::head::understand;
 use tfgraft::pb::attr_value::{ListValue, Value};
 use tfgraft::pb::{self, DataType};
-use tfgraft::runtime::SessionConfig;
 use tfgraft::saved_model::SavedModel;
 use tfgraft::train::copy_back::DescentOptions;
 use tfgraft::train::frozen_columns::FitOptions;
-use tfgraft::train::network::{Parts, open};
 use tfgraft::train::parameters::Penalties;
 use tfgraft::train::{Classes, Geometry, Strategy, TrainOptions, Trained, train};
 
@@ -145,18 +140,7 @@ fn a_heatmap_learns_centres_the_same_every_time() {
     let fixture = common::fixture("tf1_frozen/base");
     let mut model = SavedModel::read(fixture.path()).unwrap();
     model.proto.meta_graphs = vec![detector()];
-    let understood = understand(model.meta()).unwrap();
-    let variables = VariableValues::default();
-    let values = layer_values(&model, &variables, &understood.layers).unwrap();
-    let weights = RefCell::new(Weights::default());
-    let parts = Parts {
-        model: &model,
-        understood: &understood,
-        variables: &variables,
-        values: &values,
-        weights: &weights,
-    };
-    let network = open(parts, &SessionConfig::default()).unwrap();
+    let Opened { network, values, .. } = Opened::of(&model);
     assert_eq!((network.input().size, network.input().geometry), ((64, 64), Geometry::Squash));
 
     let data = tempfile::tempdir().unwrap();

@@ -1,52 +1,37 @@
 //! Learns columns of masks from outlines on the committed Mask R-CNNs, and measures them on other pictures.
 
 use crate::common;
-use std::cell::RefCell;
-
 use crate::common::graphs::{node, vector, with};
+use crate::common::network::Opened;
 use crate::common::outlines::{ellipse, outlined, triangle};
 use tfgraft::data::{Dataset, load};
-use tfgraft::export::{VariableValues, Weights, layer_values};
 use tfgraft::head::columns::{LayerValues, NewColumns};
 use tfgraft::head::{Role, understand};
 use tfgraft::pb::DataType;
 use tfgraft::pb::attr_value::Value;
-use tfgraft::runtime::SessionConfig;
 use tfgraft::saved_model::SavedModel;
 use tfgraft::train::cache::{CacheOptions, FeatureCache};
 use tfgraft::train::features::Showing;
 use tfgraft::train::kept::OpenRows;
-use tfgraft::train::network::{Parts, open};
 use tfgraft::train::task::{Task, ViewRows};
 use tfgraft::train::{Classes, Frozen, Masks, TrainOptions, Trained, train};
 
 const VIEWS: usize = 2;
 
-/// A network with its class layers.
-struct Opened {
+/// A network with its layer of masks.
+struct Masked {
     network: Box<dyn Frozen>,
     values: Vec<LayerValues>,
     masks: usize,
 }
 
-impl Opened {
+impl Masked {
     fn new(name: &str) -> Self {
         Self::of_model(&SavedModel::read(common::fixture(name).path()).unwrap())
     }
 
     fn of_model(model: &SavedModel) -> Self {
-        let understood = understand(model.meta()).unwrap();
-        let variables = VariableValues::read(model, &understood).unwrap();
-        let values = layer_values(model, &variables, &understood.layers).unwrap();
-        let weights = RefCell::new(Weights::default());
-        let parts = Parts {
-            model,
-            understood: &understood,
-            variables: &variables,
-            values: &values,
-            weights: &weights,
-        };
-        let network = open(parts, &SessionConfig::default()).unwrap();
+        let Opened { network, understood, values } = Opened::of(model);
         let masks = understood.layers.iter().position(|layer| layer.role == Role::Masks).unwrap();
         Self { network, values, masks }
     }
@@ -130,7 +115,7 @@ fn a_learned_column_outlines_other_pictures_better_than_the_mean() {
     }
     let ((_a, few), (_b, others)) = (data(4, 0, triangle), data(6, 40, triangle));
     for name in ["tf1_masks/base", "tf2_masks/base"] {
-        let opened = Opened::new(name);
+        let opened = Masked::new(name);
         assert_eq!(opened.network.masks(), Masks::Learned, "{name}");
         let trained = opened.train(&few, &["shape"]);
         let fit = trained.fits.last().unwrap();
@@ -150,7 +135,7 @@ fn outlines_decide_what_is_learned_and_without_them_columns_are_the_mean() {
         return;
     }
     let ((_a, triangles), (_b, others)) = (data(4, 0, triangle), data(6, 40, triangle));
-    let opened = Opened::new("tf1_masks/base");
+    let opened = Masked::new("tf1_masks/base");
     // The same pictures and boxes with the outlines of ellipses.
     let (_c, ellipses) = data(4, 0, ellipse);
     let mut misleading = triangles.clone();
@@ -204,7 +189,7 @@ fn where_boxes_cannot_be_fed_columns_are_the_mean_and_the_reason_is_told() {
         typed(node("tied/zero", "ZerosLike", &["tied/sum"]), "T", DataType::DtFloat),
         typed(added, "T", DataType::DtFloat),
     ]);
-    let opened = Opened::of_model(&model);
+    let opened = Masked::of_model(&model);
     let Masks::Mean(reason) = opened.network.masks() else { panic!("{:?}", opened.network.masks()) };
     assert!(reason.contains("tied") && reason.contains("boxes"), "{reason}");
     let (_a, few) = data(2, 0, triangle);

@@ -1,23 +1,19 @@
 //! Trains a position-sensitive fixture of random weights and looks at what its new columns say of the regions it was shown.
 
 use crate::common;
-use std::cell::RefCell;
+use crate::common::network::Opened;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use tfgraft::data::{Dataset, load};
-use tfgraft::export::{VariableValues, Weights, layer_values};
 use tfgraft::head::columns::LayerValues;
-use tfgraft::head::understand;
-use tfgraft::runtime::SessionConfig;
 use tfgraft::saved_model::SavedModel;
 use tfgraft::train::bins::gathered;
 use tfgraft::train::cache::{CacheOptions, FeatureCache};
 use tfgraft::train::features::Showing;
 use tfgraft::train::frozen_columns::FitOptions;
 use tfgraft::train::kept::OpenRows;
-use tfgraft::train::network::{Parts, open};
 
 use tfgraft::train::parameters::Penalties;
 use tfgraft::train::task::ViewRows;
@@ -67,18 +63,7 @@ fn shares(network: &dyn Frozen, data: &Dataset, class: &str, columns: &LayerValu
 fn learned(labels: &Path, class: &str) -> (f64, f64, f64) {
     let fixture = common::fixture("tf1_position_sensitive/base");
     let model = SavedModel::read(fixture.path()).unwrap();
-    let understood = understand(model.meta()).unwrap();
-    let variables = VariableValues::read(&model, &understood).unwrap();
-    let values = layer_values(&model, &variables, &understood.layers).unwrap();
-    let weights = RefCell::new(Weights::default());
-    let parts = Parts {
-        model: &model,
-        understood: &understood,
-        variables: &variables,
-        values: &values,
-        weights: &weights,
-    };
-    let network = open(parts, &SessionConfig::default()).unwrap();
+    let Opened { network, values, .. } = Opened::of(&model);
     let dataset = load(&[labels.to_owned()], None).unwrap();
     let classes = Classes { new: vec![class.into()], ..Classes::default() };
     // A few pictures of 144 features are far less than the usual priors expect.

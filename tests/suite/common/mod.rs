@@ -3,6 +3,7 @@
 
 pub mod graphs;
 pub mod mutate;
+pub mod network;
 pub mod outlines;
 
 use std::collections::BTreeMap;
