@@ -9,7 +9,6 @@ use super::rois::log_sum;
 use super::shape::{Backbone, Input};
 use crate::data::BoxYxyx;
 use crate::error::Result;
-use crate::runtime::AnyTensor;
 
 /// Suppression of overlapping detections, as nearly all configurations of the OD API have it.
 const SUPPRESSED: f32 = 0.6;
@@ -38,7 +37,7 @@ pub trait Finder: Sync {
     }
 
     /// For each set of columns and each of these `classes`, of so many in all, what it finds in a view from the logit `least` on.
-    /// The network sees the view once.
+    /// What columns read is computed once for all sets.
     fn find(
         &self,
         seen: &Seen,
@@ -78,11 +77,7 @@ impl Finder for OfAnchors<'_> {
             let mut found = Vec::new();
             for (level, x) in self.0.shape().levels.iter().zip(&features.levels) {
                 let Some(columns) = columns.get(level.layer) else { continue };
-                let mine = |values: &[f64]| -> Vec<f32> {
-                    values.iter().skip(class).step_by(classes).map(|v| *v as f32).collect()
-                };
-                let w = AnyTensor::new(&[level.depth, level.anchors], &mine(&columns.kernel))?;
-                let b = AnyTensor::new(&[level.anchors], &mine(&columns.biases))?;
+                let [w, b] = columns.only(&[class], classes).tensors()?;
                 for (at, &logit) in logits.run(x, &w, &b)?.f32()?.iter().enumerate() {
                     if let Some(bbox) = features.boxes.get(level.first_anchor + at)
                         && f64::from(logit) >= least
@@ -124,14 +119,11 @@ impl Finder for OfRegions<'_> {
         let Some(x) = looked.of_layer.first().and_then(|&at| looked.features.get(at)) else {
             return Ok(vec![vec![Vec::new(); wanted.len()]; sets.len()]);
         };
-        let depth = x.shape().last().copied().unwrap_or(0);
         let wide = looked.logits.len() / proposals.boxes.len().max(1);
         let of_set = |set: &Vec<Columns>| -> Result<Vec<Candidates>> {
             let mut found = vec![Vec::new(); wanted.len()];
             let Some(columns) = set.first() else { return Ok(found) };
-            let narrow = |values: &[f64]| values.iter().map(|v| *v as f32).collect::<Vec<_>>();
-            let w = AnyTensor::new(&[depth, classes], &narrow(&columns.kernel))?;
-            let b = AnyTensor::new(&[classes], &narrow(&columns.biases))?;
+            let [w, b] = columns.tensors()?;
             let new = logits.run(x, &w, &b)?;
             let regions = new.f32()?.chunks_exact(classes).zip(looked.logits.chunks_exact(wide.max(1)));
             for ((new, old), bbox) in regions.zip(&proposals.boxes) {
@@ -177,18 +169,12 @@ impl Finder for OfCells<'_> {
         logits: &Logits,
     ) -> Result<Vec<Vec<Candidates>>> {
         let [x, _] = self.0.run(&seen.rgb, seen.size.0, seen.size.1)?;
-        let depth = self.0.map.depth;
         let at_once = self.0.detects().unwrap_or(1).max(1);
         let of_set = |set: &Vec<Columns>| -> Result<Vec<Candidates>> {
             let mut found = vec![Vec::new(); wanted.len()];
             let Some(columns) = set.first() else { return Ok(found) };
             for (some, found) in wanted.chunks(at_once).zip(found.chunks_mut(at_once)) {
-                let mine = |values: &[f64]| -> Vec<f32> {
-                    let rows = values.chunks_exact(classes);
-                    rows.flat_map(|row| some.iter().map(|&class| row[class] as f32)).collect()
-                };
-                let w = AnyTensor::new(&[depth, some.len()], &mine(&columns.kernel))?;
-                let b = AnyTensor::new(&[some.len()], &mine(&columns.biases))?;
+                let [w, b] = columns.only(some, classes).tensors()?;
                 let heatmap = logits.run(&x, &w, &b)?;
                 for (at, score, bbox) in self.0.detect((&seen.rgb, seen.size), heatmap.f32()?, some.len())? {
                     let score = f64::from(score);

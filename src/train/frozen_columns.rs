@@ -176,8 +176,7 @@ pub fn fit(
         let limits = Limits { iterations: steps.iter().copied().max().unwrap_or(0), ..options.limits };
         for &loss in stages.iter().filter(|_| rows) {
             let weighed = (loss, options.positive_weight);
-            let objective =
-                Objective::new((kept, weights), &parameters, sizes, classes, weighed, options.threads)?;
+            let objective = Objective::new((kept, weights), &parameters, weighed, options.threads)?;
             passed.clear();
             let minimum = lbfgs::minimise(
                 |t| objective.evaluate(t),

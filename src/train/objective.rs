@@ -7,7 +7,7 @@ use super::parameters::{Columns, Moments, Parameters};
 use super::shape::LayerSize;
 use super::task::Loss;
 use crate::error::{Error, Result};
-use crate::runtime::{AnyTensor, SessionConfig, runs_at_once};
+use crate::runtime::{SessionConfig, runs_at_once};
 use crate::side_by_side::in_order;
 
 /// Added to deviations: features that hardly move must not count as much as those that do.
@@ -17,8 +17,6 @@ const DEVIATION_FLOOR: f64 = 0.05;
 pub struct Objective<'a> {
     kept: KeptRows<'a>,
     parameters: &'a Parameters,
-    sizes: &'a [LayerSize],
-    classes: usize,
     loss: Loss,
     graph: LossGraph,
     weights: &'a Weights,
@@ -30,14 +28,12 @@ impl<'a> Objective<'a> {
     pub fn new(
         (kept, weights): (KeptRows<'a>, &'a Weights),
         parameters: &'a Parameters,
-        sizes: &'a [LayerSize],
-        classes: usize,
         (loss, positive_weight): (Loss, f32),
         threads: Option<usize>,
     ) -> Result<Self> {
         let config = SessionConfig { threads, optimize: false };
         let graph = LossGraph::of(loss, positive_weight, &config)?;
-        Ok(Self { kept, parameters, sizes, classes, loss, graph, weights })
+        Ok(Self { kept, parameters, loss, graph, weights })
     }
 
     /// Value and slope.
@@ -54,19 +50,16 @@ impl<'a> Objective<'a> {
 
     /// The loss and its slope in the columns of each layer; chunks are summed in their order, in float64.
     fn data_term(&self, columns: &[Columns]) -> Result<(f64, Vec<Columns>)> {
-        let single = |values: &[f64]| values.iter().map(|v| *v as f32).collect::<Vec<f32>>();
         let (mut total, mut slopes) = (0.0, Vec::with_capacity(columns.len()));
         let (mut fed, mut chunks) = (Vec::with_capacity(columns.len()), Vec::new());
-        for (layer, (columns, size)) in columns.iter().zip(self.sizes).enumerate() {
-            let (depth, wide) = (size.depth, size.anchors * self.classes);
-            let w = AnyTensor::new(&[depth, wide], &single(&columns.kernel))?;
-            let b = AnyTensor::new(&[wide], &single(&columns.biases))?;
-            fed.push((w, b));
-            slopes.push(Columns { kernel: vec![0.0; depth * wide], biases: vec![0.0; wide] });
+        for (layer, columns) in columns.iter().enumerate() {
+            fed.push(columns.tensors()?);
+            let zeros = |values: &[f64]| vec![0.0; values.len()];
+            slopes.push(Columns { kernel: zeros(&columns.kernel), biases: zeros(&columns.biases) });
             chunks.extend((0..self.kept.chunks(layer)).map(|chunk| (layer, chunk)));
         }
         let of_chunk = |(layer, chunk): (usize, usize)| {
-            let (w, b) = &fed[layer];
+            let [w, b] = &fed[layer];
             let others = self.weights.get(&(layer, chunk));
             let got =
                 self.kept.read(layer, chunk, |parts| {
@@ -209,9 +202,7 @@ mod tests {
         let moments = moments(kept, &SIZES).unwrap();
         let parameters =
             Parameters::new(&SIZES, &old, true, moments, CLASSES, &Penalties::default()).unwrap();
-        let objective =
-            Objective::new((kept, &weights), &parameters, &SIZES, CLASSES, (Loss::Sigmoid, 2.0), None)
-                .unwrap();
+        let objective = Objective::new((kept, &weights), &parameters, (Loss::Sigmoid, 2.0), None).unwrap();
         let t = draw(parameters.len());
         let by_hand = |t: &[f64]| {
             let terms: Vec<_> =

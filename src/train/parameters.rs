@@ -18,6 +18,7 @@ use super::lbfgs::{add, dot};
 use super::shape::LayerSize;
 use crate::error::{Error, Result};
 use crate::head::columns::LayerValues;
+use crate::runtime::AnyTensor;
 
 /// Precisions (inverse variances) of the priors.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,6 +56,26 @@ pub struct Columns {
     pub kernel: Vec<f64>,
     /// Biases.
     pub biases: Vec<f64>,
+}
+
+impl Columns {
+    /// Those of some of `classes` classes, in their order.
+    pub(super) fn only(&self, some: &[usize], classes: usize) -> Self {
+        let of = |values: &[f64]| {
+            let rows = values.chunks_exact(classes);
+            rows.flat_map(|row| some.iter().map(|&class| row[class])).collect()
+        };
+        Self { kernel: of(&self.kernel), biases: of(&self.biases) }
+    }
+
+    /// In float32, as graphs of logits and losses take them: kernel [depth, anchors·classes], biases [anchors·classes].
+    pub(super) fn tensors(&self) -> Result<[AnyTensor; 2]> {
+        let single = |values: &[f64]| values.iter().map(|v| *v as f32).collect::<Vec<f32>>();
+        let wide = self.biases.len();
+        let depth = self.kernel.len() / wide.max(1);
+        let kernel = AnyTensor::new(&[depth, wide], &single(&self.kernel))?;
+        Ok([kernel, AnyTensor::new(&[wide], &single(&self.biases))?])
+    }
 }
 
 /// A bias below this belongs to a column that was made never to fire; it says nothing of detectors.

@@ -14,7 +14,6 @@ use tfgraft::train::cache::{CacheOptions, FeatureCache};
 use tfgraft::train::features::Showing;
 use tfgraft::train::frozen_columns::FitOptions;
 use tfgraft::train::kept::OpenRows;
-
 use tfgraft::train::parameters::Penalties;
 use tfgraft::train::task::ViewRows;
 use tfgraft::train::{Classes, Frozen, Strategy, TrainOptions, train};

@@ -205,17 +205,17 @@ impl<'a> Run<'a> {
         classes: &'a Classes,
         options: &FitOptions,
     ) -> Result<Trained> {
-        let added = classes.new.len();
-        self.number(classes, 0);
-        let (cache, open) = self.rows(tasks, added, false)?;
-        let mut trained = self.nothing_trained();
-        let limit = options.limits.iterations;
         let finder = self.network.finder();
         if finder.is_none() && options.most_false.is_some() {
             return Err(Error::Usage(
                 "false positives cannot be capped: it is not known what this model detects in a held-out picture".into(),
             ));
         }
+        let added = classes.new.len();
+        self.number(classes, 0);
+        let (cache, open) = self.rows(tasks, added, false)?;
+        let mut trained = self.nothing_trained();
+        let limit = options.limits.iterations;
         let held_out = finder.as_deref().map(|finder| HeldOut::new(finder, &self.showing));
         for (number, task) in tasks.iter().enumerate() {
             let first = first_layer(tasks, number);
