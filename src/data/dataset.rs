@@ -1,6 +1,6 @@
 //! Labelled pictures, whatever format they came in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use super::boxes::BoxYxyx;
@@ -148,11 +148,8 @@ impl Dataset {
     pub fn merge(&mut self, other: Self) {
         self.problems.merge(other.problems);
         self.left_out.extend(other.left_out);
-        for name in other.categories {
-            if !self.categories.contains(&name) {
-                self.categories.push(name);
-            }
-        }
+        let mut seen: HashSet<String> = self.categories.iter().cloned().collect();
+        self.categories.extend(other.categories.into_iter().filter(|name| seen.insert(name.clone())));
         let mut places: HashMap<ImageSource, usize> =
             self.images.iter().enumerate().map(|(at, image)| (image.source.clone(), at)).collect();
         for image in other.images {

@@ -16,7 +16,6 @@ use std::time::Duration;
 use std::{env, fs};
 
 use prost::Message;
-use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 use tfgraft::data::{self, LabelMap, Picture, records};
 use tfgraft::graft::Graft;
@@ -29,9 +28,7 @@ use tfgraft::saved_model::{SavedModel, checkpoint_index};
 use tfgraft::{pb, policy};
 
 use crate::common::mutate::{self, Draw};
-
-/// Seconds of work that any input may cost.
-const MOST: f64 = 2.0;
+use crate::common::work::{self, MOST};
 
 fn setting(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -110,11 +107,6 @@ fn watch(running: Arc<AtomicU64>) {
             }
         }
     });
-}
-
-fn seconds() -> f64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    now.tv_sec as f64 + now.tv_nsec as f64 * 1e-9
 }
 
 /// What is mutated, and where it lies while it is read.
@@ -250,12 +242,11 @@ impl Seeds {
 }
 
 fn timed(kind: &'static str, work: impl FnOnce() -> tfgraft::Result<()>) -> (&'static str, bool, f64) {
-    let start = seconds();
-    let result = work();
+    let (result, seconds) = work::timed(work);
     if let Err(error) = &result {
         assert!(error.to_string().len() < 20_000, "{kind}: an error of {} bytes", error.to_string().len());
     }
-    (kind, result.is_ok(), seconds() - start)
+    (kind, result.is_ok(), seconds)
 }
 
 /// Everything that happens to a model before TensorFlow sees it.

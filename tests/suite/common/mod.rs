@@ -5,6 +5,8 @@ pub mod graphs;
 pub mod mutate;
 pub mod network;
 pub mod outlines;
+#[cfg(unix)]
+pub mod work;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
