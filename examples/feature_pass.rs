@@ -28,7 +28,7 @@ fn main() -> Result<(), Error> {
     let understood = understand(model.meta())?;
     let variables = VariableValues::read(&model, &understood)?;
     let values = layer_values(&model, &variables, &understood.layers)?;
-    let weights = RefCell::new(Weights::default());
+    let weights = RefCell::new(Weights::of(&variables));
     let parts = Parts {
         model: &model,
         understood: &understood,

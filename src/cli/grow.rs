@@ -80,7 +80,7 @@ pub fn run(args: Args) -> Result<()> {
     let variables = VariableValues::read(&graft.model, &graft.understood)?;
     let old = layer_values(&graft.model, &variables, &graft.understood.layers)?;
     let probes = probe_pictures();
-    let mut weights = Weights::default();
+    let mut weights = Weights::of(&variables);
     // The source is gone before the grown graph is there: what is left of it are its outputs.
     let before = outputs_on(&flat::serve_source(&graft.model, &variables, &mut weights, &session)?, &probes)?;
     let proof = graft.prove_silent(&before, &variables, &mut weights, &old, &session, &probes)?;

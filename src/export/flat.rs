@@ -27,7 +27,7 @@ pub fn serve_source(
     weights: &mut Weights,
     config: &SessionConfig,
 ) -> Result<ServingModel> {
-    serve(model.meta(), &values.0, weights, config)
+    serve(model.meta(), &values.protos, weights, config)
 }
 
 /// The grown model with these new columns, ready to run.
@@ -41,7 +41,7 @@ pub fn serve_grown(
     config: &SessionConfig,
 ) -> Result<ServingModel> {
     let (meta, replaced) = placed(understood, grown, old, new)?;
-    let mut constants = values.0.clone();
+    let mut constants = values.protos.clone();
     for (key, tensor) in &replaced {
         if let Some(variable) = understood.variables.all.iter().find(|v| v.key == *key) {
             constants.insert(variable.handle, float_tensor(&tensor.shape(), tensor.f32()?));

@@ -1,6 +1,9 @@
 //! Weights of the class layers: out of constants or the checkpoint, and widened.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::graph::tensor::{constant, float_tensor, floats};
@@ -12,8 +15,23 @@ use crate::runtime::{AnyTensor, bundle};
 use crate::saved_model::SavedModel;
 
 /// The values of a model's float variables by the number of their handle, which growing does not change.
+///
+/// They are in memory once: the protos' contents are the bytes of the tensors that TensorFlow read.
 #[derive(Debug, Default)]
-pub struct VariableValues(pub(crate) HashMap<usize, pb::TensorProto>);
+pub struct VariableValues {
+    pub(crate) protos: HashMap<usize, pb::TensorProto>,
+    /// Each content beside the tensor that it is of.
+    pub(super) tensors: Vec<(Bytes, Arc<AnyTensor>)>,
+}
+
+/// A tensor of floats as bytes.
+struct Floats(Arc<AnyTensor>);
+
+impl AsRef<[u8]> for Floats {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(self.0.f32().unwrap_or_default())
+    }
+}
 
 impl VariableValues {
     /// Reads them from the model's checkpoint; empty for a model of constants.
@@ -22,10 +40,18 @@ impl VariableValues {
         let floats: Vec<_> =
             understood.variables.all.iter().filter(|v| v.dtype == pb::DataType::DtFloat).collect();
         let wanted: Vec<_> = floats.iter().map(|v| (v.key.clone(), v.dtype)).collect();
-        let tensors = bundle::read(&prefix, &wanted)?;
-        let pairs = floats.iter().zip(&tensors);
-        let proto = |t: &AnyTensor| Ok::<_, Error>(float_tensor(&t.shape(), t.f32()?));
-        Ok(Self(pairs.map(|(v, t)| Ok((v.handle, proto(t)?))).collect::<Result<_>>()?))
+        let mut values = Self::default();
+        for (variable, tensor) in floats.iter().zip(bundle::read(&prefix, &wanted)?) {
+            // A file may hold another type than its graph declares.
+            tensor.f32()?;
+            let shape = tensor.shape();
+            let tensor = Arc::new(tensor);
+            let content = Bytes::from_owner(Floats(tensor.clone()));
+            let proto = pb::TensorProto { tensor_content: content.clone(), ..float_tensor(&shape, &[]) };
+            values.protos.insert(variable.handle, proto);
+            values.tensors.push((content, tensor));
+        }
+        Ok(values)
     }
 }
 
@@ -40,7 +66,7 @@ pub fn layer_values(
     let mut values = Vec::new();
     for weight in layers.iter().flat_map(|l| [&l.kernel, &l.biases]) {
         let tensor = match weight {
-            Weights::Variable(v) => variables.0.get(&v.handle),
+            Weights::Variable(v) => variables.protos.get(&v.handle),
             Weights::Constant { scope, node, .. } => {
                 let nodes = model.meta().graph_def.as_ref().and_then(|g| nodes_of(g, *scope));
                 nodes.and_then(|n| n.get(*node)).and_then(constant)

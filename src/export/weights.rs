@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::values::VariableValues;
 use crate::error::Result;
 use crate::graph::tensor::{attr, constant, floats, shape, shape_proto};
 use crate::pb;
@@ -22,6 +23,14 @@ const LEAST: usize = 1 << 14;
 pub struct Weights(HashMap<(usize, usize), (Bytes, Arc<AnyTensor>)>);
 
 impl Weights {
+    /// With the tensors that variables have already.
+    pub fn of(values: &VariableValues) -> Self {
+        let placed = |(content, tensor): &(Bytes, Arc<AnyTensor>)| {
+            ((content.as_ptr() as usize, content.len()), (content.clone(), tensor.clone()))
+        };
+        Self(values.tensors.iter().map(placed).collect())
+    }
+
     /// Replaces the large constants of a graph by placeholders; returns what to feed to them.
     pub fn lift(&mut self, graph: &mut pb::GraphDef) -> Result<Fed> {
         let mut fed = Fed::new();
@@ -32,12 +41,13 @@ impl Weights {
             else {
                 continue;
             };
-            let (Some(sizes), Some(values)) = (shape(tensor), floats(tensor)) else { continue };
+            let Some(sizes) = shape(tensor) else { continue };
             let content = tensor.tensor_content.clone();
             let place = (content.as_ptr() as usize, content.len());
             let kept = match self.0.get(&place) {
                 Some((_, kept)) if kept.shape() == sizes => kept.clone(),
                 _ => {
+                    let Some(values) = floats(tensor) else { continue };
                     let kept = Arc::new(AnyTensor::new(&sizes, &values)?);
                     self.0.insert(place, (content, kept.clone()));
                     kept

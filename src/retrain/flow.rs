@@ -134,7 +134,7 @@ pub fn retrain(
     let probes = probes(data)?;
     let variables = VariableValues::read(&graft.model, &graft.understood)?;
     let old = layer_values(&graft.model, &variables, &graft.understood.layers)?;
-    let mut weights = Weights::default();
+    let mut weights = Weights::of(&variables);
     let served = flat::serve_source(&graft.model, &variables, &mut weights, &quick)?;
     let before = outputs_on(&served, &probes)?;
     let proof = graft.prove_silent(&before, &variables, &mut weights, &old, &quick, &probes)?;

@@ -136,7 +136,8 @@ impl<'m> Serving<'m> {
 
     /// A flat graph of what these targets need, and the weights to feed it with.
     fn flatten(&self, targets: &[(usize, Source)]) -> Result<(Flat, Fed)> {
-        let mut flat = Flattener::new(&self.view, &self.parts.variables.0).flatten(&self.outputs, targets)?;
+        let mut flat =
+            Flattener::new(&self.view, &self.parts.variables.protos).flatten(&self.outputs, targets)?;
         let fed = self.parts.weights.borrow_mut().lift(&mut flat.graph)?;
         Ok((flat, fed))
     }

@@ -26,7 +26,7 @@ impl Opened {
         let understood = understand(model.meta()).expect("a model that is understood");
         let variables = VariableValues::read(model, &understood).expect("its variables");
         let values = layer_values(model, &variables, &understood.layers).expect("values of its class layers");
-        let weights = RefCell::new(Weights::default());
+        let weights = RefCell::new(Weights::of(&variables));
         let parts = Parts {
             model,
             understood: &understood,
