@@ -45,6 +45,7 @@ const VARIANTS: &[Variant] = &[
     Variant { name: "anchors-apart", views: None, change: |o| o.penalties.share = 0.5 },
     Variant { name: "weak-penalty", views: None, change: |o| o.penalties.columns = 6.0 },
     Variant { name: "strong-penalty", views: None, change: |o| o.penalties.columns = 600.0 },
+    Variant { name: "stronger-penalty", views: None, change: |o| o.penalties.columns = 6000.0 },
     Variant { name: "equal-weights", views: None, change: |o| o.positive_weight = 1.0 },
     Variant { name: "to-the-optimum", views: None, change: |o| o.limits.iterations = 1000 },
     Variant { name: "uncalibrated", views: None, change: |o| o.calibration = 1.0 },

@@ -144,6 +144,9 @@ pub struct Fit {
     pub loss_before: Option<f64>,
     /// The loss after the last step.
     pub loss_after: Option<f64>,
+    /// How strong the prior of a column's own part was, beside the usual one; chosen by the loss of held-out pictures. None of
+    /// copy-back, which has no prior.
+    pub prior_strength: Option<f64>,
     /// For each new class where its score of one half was put, and what held-out pictures said there.
     pub divisions: Vec<Division>,
 }

@@ -79,6 +79,7 @@ fn fit_summary(fitted: &Fitted) -> Fit {
         layers: fitted.layers.clone(),
         loss_before: fitted.losses.first().copied(),
         loss_after: fitted.losses.last().copied(),
+        prior_strength: fitted.strength,
         divisions: fitted.divisions.clone(),
     }
 }

@@ -12,10 +12,11 @@ use super::focal;
 use super::held_out::Asked;
 use super::incomplete::{self, Alike, ROUNDS, Weights};
 use super::kept::KeptRows;
-use super::lbfgs::{self, Limits};
-use super::objective::{self, Objective};
+use super::lbfgs::Limits;
+use super::objective;
 use super::parameters::{Columns, Parameters, Penalties};
 use super::shape::LayerSize;
+use super::solver::{Effort, Solver, USUAL};
 use super::task::{Loss, Task};
 use crate::error::Result;
 use crate::head::columns::{LayerValues, NewColumns};
@@ -126,6 +127,8 @@ pub struct FitResult {
     pub losses: Vec<f64>,
     /// Steps taken by the last round.
     pub iterations: usize,
+    /// How many times as strong the prior was as [`FitOptions::penalties`] say.
+    pub strength: f64,
     /// Evaluations of the loss.
     pub evaluations: usize,
     /// Effective positives, sums of weight · target: for each layer [anchors, classes].
@@ -155,73 +158,38 @@ pub fn fit(
     let moments = objective::moments(kept, sizes)?;
     let positives = positives(kept, sizes, classes)?;
     let parameters = Parameters::new(sizes, old, background, moments, classes, &options.penalties)?;
-    // Far out the focal loss is concave for positives: it starts where the cross entropy, which is convex, ends.
-    let stages: &[Loss] = match options.loss {
-        Loss::Focal => &[Loss::Sigmoid, Loss::Focal],
-        ref only => std::slice::from_ref(only),
-    };
+    let mut solver = Solver::new(parameters, options);
     let rows = (0..kept.layers()).any(|layer| kept.rows(layer) > 0);
     let open = kept.any_open();
     let (mut weights, mut alike) =
         (if open { incomplete::first(kept, sizes, classes)? } else { Weights::new() }, Alike::default());
-    let (mut losses, mut evaluations, mut iterations) = (Vec::new(), 0, 0);
-    // Columns after each of so many steps.
-    let mut solve = |kept: KeptRows<'_>,
-                     weights: &Weights,
-                     steps: &[usize],
-                     step: &mut dyn FnMut(usize, f64)|
-     -> Result<(Vec<Vec<Columns>>, Vec<f64>)> {
-        let (mut point, mut values) = (vec![0.0; parameters.len()], Vec::new());
-        let mut passed = Vec::new();
-        let limits = Limits { iterations: steps.iter().copied().max().unwrap_or(0), ..options.limits };
-        for &loss in stages.iter().filter(|_| rows) {
-            let weighed = (loss, options.positive_weight);
-            let objective = Objective::new((kept, weights), &parameters, weighed, options.threads)?;
-            passed.clear();
-            let minimum = lbfgs::minimise(
-                |t| objective.evaluate(t),
-                point,
-                limits,
-                |number, value, at| {
-                    if steps.contains(&number) && number < limits.iterations {
-                        passed.push(at.to_vec());
-                    }
-                    step(number, value);
-                },
-            )?;
-            (point, values) = (minimum.point, minimum.values);
-            evaluations += minimum.evaluations;
-        }
-        // A fit that ended early has come to all of them.
-        passed.resize(steps.len(), point);
-        Ok((passed.iter().map(|point| parameters.columns(point)).collect(), values))
-    };
-    let mut ended = |(mut columns, values): (Vec<Vec<Columns>>, Vec<f64>)| {
+    let (mut losses, mut iterations) = (Vec::new(), 0);
+    let mut learn = |solver: &mut Solver<'_>, weights: &Weights, effort: Effort| -> Result<Vec<Columns>> {
+        let (mut fits, values) =
+            solver.solve((kept, weights), effort.strength, &[effort.steps], &mut step)?;
         iterations = values.len().saturating_sub(1);
         losses.extend(values);
-        columns.pop().unwrap_or_default()
+        Ok(fits.pop().unwrap_or_default())
     };
-    let usual = options.limits.iterations;
+    let usual = Effort { strength: USUAL, steps: options.limits.iterations };
     let (mut columns, mut done) = (Vec::new(), None);
     // The fits by which pictures with incomplete labels are weighed; without such pictures there is nothing to weigh.
     for round in 0..if open { ROUNDS + 1 } else { 0 } {
         if round > 0 {
             (weights, alike) = incomplete::next(kept, sizes, classes, &columns, options.pseudo_labels)?;
         }
-        columns = ended(solve(kept, &weights, &[usual], &mut step)?);
+        columns = learn(&mut solver, &weights, usual)?;
         done = Some(usual);
     }
-    let (wanted, divisions) = match kept.unseen().filter(|_| options.divide && rows) {
+    let (effort, divisions) = match kept.unseen().filter(|_| options.divide && rows) {
         Some(unseen) => {
-            let asked = Asked { classes, usual, most_false: options.most_false };
-            unseen.judge((kept, &weights), asked, &mut |kept, weights, steps| {
-                solve(kept, weights, steps, &mut |_, _| {}).map(|(columns, _)| columns)
-            })?
+            let asked = Asked { classes, usual: usual.steps, most_false: options.most_false };
+            unseen.judge((kept, &weights), asked, &mut solver)?
         }
         None => (usual, vec![Division::NONE; classes]),
     };
-    if done != Some(wanted) {
-        columns = ended(solve(kept, &weights, &[wanted], &mut step)?);
+    if done != Some(effort) {
+        columns = learn(&mut solver, &weights, effort)?;
     }
     let scaled = |values: &[f64]| values.iter().map(|v| (v * options.calibration) as f32).collect();
     let moved = |biases: &[f64]| -> Vec<f64> {
@@ -232,7 +200,8 @@ pub fn fit(
         .map(|c| NewColumns { kernel: scaled(&c.kernel), biases: scaled(&moved(&c.biases)) })
         .collect();
     let seconds = start.elapsed().as_secs_f64();
-    Ok(FitResult { columns, losses, iterations, evaluations, positives, alike, divisions, seconds })
+    let (evaluations, strength) = (solver.evaluations, effort.strength);
+    Ok(FitResult { columns, losses, iterations, strength, evaluations, positives, alike, divisions, seconds })
 }
 
 fn positives(kept: KeptRows<'_>, sizes: &[LayerSize], classes: usize) -> Result<Vec<Vec<f64>>> {
@@ -264,6 +233,7 @@ fn positives(kept: KeptRows<'_>, sizes: &[LayerSize], classes: usize) -> Result<
 mod tests {
     use super::super::cache::{CacheOptions, FeatureCache};
     use super::super::kept::OpenRows;
+    use super::super::lbfgs;
     use super::*;
     use crate::random::SplitMix;
     use crate::runtime::testing;

@@ -6,7 +6,7 @@
 //! of their masks, [`gaussian`] for the cells of a heatmap. [`task`] says what rows there are,
 //! [`cache`] keeps them, [`shards`] for a run that goes on where another was killed. Then a strategy makes columns:
 //! [`frozen_columns`] by convex fits over [`kept`] rows ([`parameters`], [`objective`], [`lbfgs`]; in rounds for
-//! [`incomplete`] labels; its score of one half put where [`held_out`] pictures say, part by part: `folds`), [`copy_back`] by gradient descent from
+//! [`incomplete`] labels; the strength of the prior and the score of one half as [`held_out`] pictures say), [`copy_back`] by gradient descent from
 //! random weights. Neither touches an old weight. [`focal`] tells how the old scores are scaled.
 
 mod anchors;
@@ -17,7 +17,6 @@ pub mod division;
 pub mod features;
 pub mod finder;
 pub mod focal;
-mod folds;
 pub mod frozen_columns;
 pub mod gaussian;
 pub mod held_out;
@@ -35,6 +34,7 @@ pub mod rois;
 mod run;
 pub mod shape;
 pub mod shards;
+mod solver;
 pub mod targets;
 pub mod task;
 pub mod views;

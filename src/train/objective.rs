@@ -48,6 +48,11 @@ impl<'a> Objective<'a> {
         Ok((value, slope))
     }
 
+    /// The loss of columns alone.
+    pub fn loss(&self, columns: &[Columns]) -> Result<f64> {
+        Ok(self.data_term(columns)?.0)
+    }
+
     /// The loss and its slope in the columns of each layer; chunks are summed in their order, in float64.
     fn data_term(&self, columns: &[Columns]) -> Result<(f64, Vec<Columns>)> {
         let (mut total, mut slopes) = (0.0, Vec::with_capacity(columns.len()));

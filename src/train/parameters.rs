@@ -14,6 +14,8 @@
 //! is half their squares and the solver's first steps go where the prior allows most. 60 steps from zero are part of
 //! the regularisation: other variables would end elsewhere.
 
+use std::sync::Arc;
+
 use super::lbfgs::{add, dot};
 use super::shape::LayerSize;
 use crate::error::{Error, Result};
@@ -93,8 +95,9 @@ struct Layer {
 }
 
 /// The map between fitted numbers and columns.
+#[derive(Clone)]
 pub struct Parameters {
-    layers: Vec<Layer>,
+    layers: Arc<[Layer]>,
     /// New classes.
     classes: usize,
     /// Old classes that columns are built from.
@@ -145,7 +148,7 @@ impl Parameters {
             layers.push(Layer { size, mean_kernel, mean_biases, old_kernel, old_biases, moments });
         }
         Ok(Self {
-            layers,
+            layers: layers.into(),
             classes,
             old: used.len(),
             likeness: penalties.likeness.powf(-0.5),
@@ -153,6 +156,12 @@ impl Parameters {
             own: ((1.0 - penalties.share) / penalties.columns).sqrt(),
             biases: penalties.biases.powf(-0.5),
         })
+    }
+
+    /// The same where the prior of d and e is so many times as strong.
+    pub fn at(&self, strength: f64) -> Self {
+        let deviation = strength.powf(-0.5);
+        Self { shared: self.shared * deviation, own: self.own * deviation, ..self.clone() }
     }
 
     /// How many numbers are fitted: α [old, classes], b0 [classes], then for each layer d [depth, classes],
@@ -178,7 +187,7 @@ impl Parameters {
             likeness[(at % n) * self.old + at / n] = value * self.likeness;
         }
         let mut out = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
+        for layer in self.layers.iter() {
             let LayerSize { depth, anchors } = layer.size;
             let (d, more) = rest.split_at(depth * n);
             let (e, more) = more.split_at(depth * anchors * n);

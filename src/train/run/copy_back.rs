@@ -54,8 +54,13 @@ impl<'a> Run<'a> {
         })?;
         self.statistics.fit_seconds = result.seconds;
         let losses = result.losses.clone();
-        let fits =
-            vec![Fitted { role: Role::Scores, layers, losses, divisions: vec![Division::NONE; added] }];
+        let fits = vec![Fitted {
+            role: Role::Scores,
+            layers,
+            losses,
+            strength: None,
+            divisions: vec![Division::NONE; added],
+        }];
         Ok(Trained {
             columns: result.columns,
             fits,
@@ -118,7 +123,13 @@ impl<'a> Run<'a> {
         (trained.losses, trained.iterations) = (result.losses.clone(), result.losses.len());
         let divisions = vec![Division::NONE; added];
         let layers = scores.layers.clone();
-        trained.fits.push(Fitted { role: scores.role, layers, losses: result.losses, divisions });
+        trained.fits.push(Fitted {
+            role: scores.role,
+            layers,
+            losses: result.losses,
+            strength: None,
+            divisions,
+        });
 
         for (number, task) in tasks.iter().enumerate().skip(1) {
             let first = first_layer(tasks, number);

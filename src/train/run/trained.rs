@@ -56,6 +56,8 @@ pub struct Fitted {
     pub layers: Vec<usize>,
     /// The loss before the first step and after each; empty where nothing was kept, and columns are the mean of old ones.
     pub losses: Vec<f64>,
+    /// How many times as strong the prior was as usual; none where there was no prior.
+    pub strength: Option<f64>,
     /// For each class where its score of one half was put.
     pub divisions: Vec<Division>,
 }
@@ -102,6 +104,7 @@ impl Trained {
             role: task.role,
             layers: task.layers.clone(),
             losses: result.losses,
+            strength: Some(result.strength),
             divisions: result.divisions,
         });
         Ok(())

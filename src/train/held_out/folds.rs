@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
-use super::cache::FeatureCache;
-use super::features::Showing;
-use super::incomplete::Weights;
-use super::kept::KeptRows;
-use super::shape::Geometry;
-use super::task::Loss;
+use super::super::cache::FeatureCache;
+use super::super::features::Showing;
+use super::super::incomplete::Weights;
+use super::super::kept::KeptRows;
+use super::super::shape::Geometry;
+use super::super::task::Loss;
 use crate::data::LabelledImage;
 use crate::error::Result;
 
@@ -92,15 +92,25 @@ impl Folds {
         learned
     }
 
-    /// The rows of some pictures that are not of one part, with the stand-ins in their places.
+    /// The rows of some pictures that are not of one part.
     pub fn without(&self, kept: KeptRows<'_>, weights: &Weights, part: usize) -> Result<FeatureCache> {
-        let learned = self.learned_from(part);
+        self.some(kept, weights, &self.learned_from(part))
+    }
+
+    /// The rows of the pictures of a part.
+    pub fn only(&self, kept: KeptRows<'_>, weights: &Weights, part: usize) -> Result<FeatureCache> {
+        let held: Vec<bool> = self.parts.iter().map(|&of| of == part).collect();
+        self.some(kept, weights, &held)
+    }
+
+    /// The rows of some pictures, with the stand-ins in their places.
+    fn some(&self, kept: KeptRows<'_>, weights: &Weights, pictures: &[bool]) -> Result<FeatureCache> {
         let mut out = kept.beside();
         for layer in 0..kept.layers() {
             let mut before = 0;
             let mut wanted = kept.view_ends(layer).zip(&self.shown).flat_map(|(end, &picture)| {
                 let rows = end - mem::replace(&mut before, end);
-                std::iter::repeat_n(learned.get(picture) == Some(&true), rows)
+                std::iter::repeat_n(pictures.get(picture) == Some(&true), rows)
             });
             for chunk in 0..kept.chunks(layer) {
                 let others = weights.get(&(layer, chunk));

@@ -1,0 +1,226 @@
+//! What fits are worth, by detections in pictures that they did not see.
+//!
+//! A fit to few pictures is surer of them than of new ones, and its training views are full of objects. So the fit is done
+//! again without some of the pictures, these are shown whole to the network, as serving shows them, and what the fit finds
+//! there is suppressed and matched as an evaluation does it. That says where a score of one half belongs ([`super::division`]),
+//! and whether the fit should have gone on: it starts from what old columns have in common and stops early, which is part of
+//! its regularisation; where old classes are few or far from the new ones, that is too early. Before that, the loss of rows that
+//! it did not see says how strong its prior should be ([`strength`]).
+
+mod folds;
+mod strength;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use self::folds::Folds;
+use super::division::{Division, FLOOR, Found};
+use super::features::{Seen, Showing};
+use super::finder::{Candidates, Finder};
+use super::incomplete::Weights;
+use super::kept::{KeptRows, OpenRows};
+use super::loss::Logits;
+use super::parameters::Columns;
+use super::solver::{Effort, Learner, USUAL};
+use crate::data::Dataset;
+use crate::error::Result;
+use crate::runtime::SessionConfig;
+
+/// Held-out pictures that are looked at, so that thousands cost no more than these.
+const MOST: usize = 60;
+/// Candidates of one class and picture that are looked at, the best ones.
+const CANDIDATES: usize = 1000;
+/// From so many pictures on they can say whether a longer fit is better.
+const TELLING: usize = 30;
+/// What a fit of twice the steps must find more, as a part of the mean average precision: less is chance.
+const GAIN: f64 = 0.1;
+/// Times the usual steps that a fit may take.
+const LONGEST: usize = 4;
+
+/// The pictures and the network that kept rows come from.
+pub struct HeldOut<'a> {
+    network: &'a dyn Finder,
+    showing: &'a Showing<'a>,
+    folds: Folds,
+}
+
+/// What held-out pictures are asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// How many new classes there are.
+    pub classes: usize,
+    /// Steps of the fit, unless more are better.
+    pub usual: usize,
+    /// See [`super::frozen_columns::FitOptions::most_false`].
+    pub most_false: Option<f64>,
+}
+
+/// A part that is held out.
+struct Round {
+    part: usize,
+    held: Vec<usize>,
+    /// Classes that other parts show. What a fit that saw no object of a class finds of it says nothing.
+    learned: Vec<usize>,
+}
+
+/// Fits without each of the parts.
+struct Fits {
+    /// For each round the columns after each of some numbers of steps.
+    columns: Vec<Vec<Vec<Columns>>>,
+    /// For each round the loss of the rows that they did not see, after the first of these numbers.
+    losses: Vec<f64>,
+}
+
+impl fmt::Debug for HeldOut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldOut").field("folds", &self.folds).finish_non_exhaustive()
+    }
+}
+
+impl<'a> HeldOut<'a> {
+    /// For rows that `network` made of what `showing` shows; classes are numbered from 0.
+    pub fn new(network: &'a dyn Finder, showing: &'a Showing<'a>) -> Self {
+        Self { network, showing, folds: Folds::new(showing, network.input().geometry) }
+    }
+
+    /// How strong the prior of the fit should be and how many steps it should take, `usual` or more, and for each class the
+    /// division between objects and all else.
+    ///
+    /// `learner` is given some of the kept rows, with the stand-ins in their places.
+    pub(super) fn judge(
+        &self,
+        rows: (KeptRows<'_>, &Weights),
+        asked: Asked,
+        learner: &mut dyn Learner,
+    ) -> Result<(Effort, Vec<Division>)> {
+        let Asked { classes, usual, most_false } = asked;
+        let rounds = self.rounds(classes);
+        let telling = self.folds.pictures() >= TELLING;
+        let mut tried = if telling { vec![usual, 2 * usual] } else { vec![usual] };
+        let mut fits = self.fits(rows, &rounds, (USUAL, &tried), learner)?;
+        // Rows of a class that was not learned have a loss that says nothing. Of many pictures one part is enough.
+        let whole = rounds.iter().take_while(|round| round.learned.len() == classes).count();
+        let judging = if telling { whole.min(1) } else { whole };
+        let mut strength = USUAL;
+        if judging > 0 {
+            let loss = |fits: &Fits| fits.losses.iter().take(judging).sum::<f64>();
+            let (best, of_best) = strength::climb(fits, loss, |strength| {
+                self.fits(rows, &rounds[..judging], (strength, &[usual]), learner)
+            })?;
+            let again = best != USUAL && (telling || judging < rounds.len());
+            fits = if again { self.fits(rows, &rounds, (best, &tried), learner)? } else { of_best };
+            strength = best;
+        }
+        let mut best: Option<(usize, Vec<Found>)> = None;
+        loop {
+            let found = self.found(&fits, &rounds, classes, tried.len())?;
+            for (&steps, found) in tried.iter().zip(found) {
+                let precision = mean_precision(&found);
+                tracing::debug!("a fit of {steps} steps finds held-out objects with AP50 {precision:.3}");
+                if best.as_ref().is_none_or(|(_, best)| precision > (1.0 + GAIN) * mean_precision(best)) {
+                    best = Some((steps, found));
+                }
+            }
+            let steps = best.as_ref().map_or(usual, |(steps, _)| *steps);
+            if tried.last() != Some(&steps) || !telling || steps >= LONGEST * usual {
+                let found = best.iter().flat_map(|(_, found)| found);
+                let divisions = found.map(|found| found.division(most_false, self.network.blind())).collect();
+                return Ok((Effort { strength, steps }, divisions));
+            }
+            tried = vec![2 * steps];
+            fits = self.fits(rows, &rounds, (strength, &tried), learner)?;
+        }
+    }
+
+    /// The parts that are held out and say something, those first that do so of all classes.
+    fn rounds(&self, classes: usize) -> Vec<Round> {
+        let round = |part| Round {
+            part,
+            held: self.folds.held(part),
+            learned: (0..classes).filter(|&class| self.folds.shown_elsewhere(class, part)).collect(),
+        };
+        let rounds = (0..self.folds.rounds()).map(round);
+        let mut rounds: Vec<Round> =
+            rounds.filter(|round| !round.held.is_empty() && !round.learned.is_empty()).collect();
+        rounds.sort_by_key(|round| round.learned.len() < classes);
+        rounds
+    }
+
+    /// Fits with a prior of some strength, of so many steps each.
+    fn fits(
+        &self,
+        (kept, weights): (KeptRows<'_>, &Weights),
+        rounds: &[Round],
+        (strength, steps): (f64, &[usize]),
+        learner: &mut dyn Learner,
+    ) -> Result<Fits> {
+        let (mut fits, none) = (Fits { columns: Vec::new(), losses: Vec::new() }, Weights::new());
+        for round in rounds {
+            let rows = self.folds.without(kept, weights, round.part)?;
+            let none_open = OpenRows::new(rows.layers());
+            let seen = KeptRows::new(&rows, &none_open, 0..rows.layers())?;
+            let columns = learner.learn((seen, &none), strength, steps)?;
+            drop(rows);
+            let rows = self.folds.only(kept, weights, round.part)?;
+            let unseen = KeptRows::new(&rows, &none_open, 0..rows.layers())?;
+            let shortest = columns.first().map_or(&[][..], Vec::as_slice);
+            fits.losses.push(learner.loss((unseen, &none), shortest)?);
+            fits.columns.push(columns);
+        }
+        tracing::debug!("with {strength} times the prior unseen rows have losses of {:?}", fits.losses);
+        Ok(fits)
+    }
+
+    /// What columns find after each of `count` numbers of steps, by class.
+    fn found(&self, fits: &Fits, rounds: &[Round], classes: usize, count: usize) -> Result<Vec<Vec<Found>>> {
+        let mut found = vec![vec![Found::default(); classes]; count];
+        let logits = Logits::new(&SessionConfig::default())?;
+        for (Round { held, learned, .. }, columns) in rounds.iter().zip(&fits.columns) {
+            let step = held.len().div_ceil(MOST / self.folds.rounds());
+            let chosen = held.iter().step_by(step).map(|&at| self.showing.dataset.images[at].clone());
+            let dataset = Dataset { images: chosen.collect(), ..Dataset::default() };
+            let whole = Showing { dataset: &dataset, views: 1, ..self.showing.clone() };
+            let look = |seen: Seen| {
+                let wanted: Vec<usize> =
+                    learned.iter().copied().filter(|class| !seen.open.contains(class)).collect();
+                let sets = self.network.find(&seen, columns, (&wanted, classes), FLOOR, &logits)?;
+                let overlap = self.network.suppression();
+                let detected = |candidates: Vec<Candidates>| {
+                    candidates.into_iter().map(|candidates| suppressed(candidates, overlap)).collect()
+                };
+                let sets: Vec<Vec<Candidates>> = sets.into_iter().map(detected).collect();
+                Ok((seen, wanted, sets))
+            };
+            let loose = self.network.is_loose();
+            whole.run(self.network.input(), 0, look, |(seen, wanted, sets)| {
+                for (found, detected) in found.iter_mut().zip(sets) {
+                    for (&class, detections) in wanted.iter().zip(&detected) {
+                        found[class].add(&seen, class, detections, loose);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+}
+
+/// The best first, without those that overlap a better one by more than this.
+fn suppressed(mut candidates: Candidates, most: Option<f32>) -> Candidates {
+    candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
+    candidates.truncate(CANDIDATES);
+    let mut kept = Candidates::new();
+    for (logit, bbox) in candidates {
+        if !most.is_some_and(|most| kept.iter().any(|(_, other)| other.iou(&bbox) > most)) {
+            kept.push((logit, bbox));
+        }
+    }
+    kept
+}
+
+/// Over the classes that have objects.
+fn mean_precision(found: &[Found]) -> f64 {
+    let of: Vec<f64> = found.iter().filter_map(Found::average_precision).collect();
+    of.iter().sum::<f64>() / of.len().max(1) as f64
+}
