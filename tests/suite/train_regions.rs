@@ -65,9 +65,10 @@ fn learned(labels: &Path, class: &str) -> (f64, f64, f64) {
     let Opened { network, values, .. } = Opened::of(&model);
     let dataset = load(&[labels.to_owned()], None).unwrap();
     let classes = Classes { new: vec![class.into()], ..Classes::default() };
-    // A few pictures of 144 features are far less than the usual priors expect.
+    // A few pictures of 144 features are far less than the usual priors expect. What is tried is whether the layer can learn its
+    // pictures at all: unseen ones would ask for a stronger prior, since random features say little of them.
     let penalties = Penalties { columns: 0.5, ..Penalties::default() };
-    let strategy = Strategy::FrozenColumns(FitOptions { penalties, ..FitOptions::default() });
+    let strategy = Strategy::FrozenColumns(FitOptions { penalties, divide: false, ..FitOptions::default() });
     let options = TrainOptions { strategy, views: Some(VIEWS), ..TrainOptions::default() };
     let trained = train(network.as_ref(), &dataset, &classes, &values, true, &options, &mut |_| {}).unwrap();
     let scores = network.tasks(true).unwrap()[0].layers[0];
