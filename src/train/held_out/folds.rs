@@ -71,6 +71,11 @@ impl Folds {
         self.shows.iter().zip(&self.parts).any(|(shows, &of)| of != part && shows.contains(&class))
     }
 
+    /// Whether any class is in pictures of a part.
+    pub fn shows_objects(&self, part: usize) -> bool {
+        self.shows.iter().zip(&self.parts).any(|(shows, &of)| of == part && !shows.is_empty())
+    }
+
     /// Of each class so many pictures that are not of one part, spread over all that there are: for each picture whether.
     fn learned_from(&self, part: usize) -> Vec<bool> {
         let mut of_class: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();

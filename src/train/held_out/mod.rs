@@ -62,6 +62,8 @@ struct Round {
     held: Vec<usize>,
     /// Classes that other parts show. What a fit that saw no object of a class finds of it says nothing.
     learned: Vec<usize>,
+    /// Whether its rows tell a good fit from a bad one: they show objects, and every class was learned.
+    judging: bool,
 }
 
 /// Fits without each of the parts.
@@ -99,9 +101,9 @@ impl<'a> HeldOut<'a> {
         let telling = self.folds.pictures() >= TELLING;
         let mut tried = if telling { vec![usual, 2 * usual] } else { vec![usual] };
         let mut fits = self.fits(rows, &rounds, (USUAL, &tried), learner)?;
-        // Rows of a class that was not learned have a loss that says nothing. Of many pictures one part is enough.
-        let whole = rounds.iter().take_while(|round| round.learned.len() == classes).count();
-        let judging = if telling { whole.min(1) } else { whole };
+        let judging = rounds.iter().filter(|round| round.judging).count();
+        // Of many pictures one part is enough.
+        let judging = if telling { judging.min(1) } else { judging };
         let mut strength = USUAL;
         if judging > 0 {
             let loss = |fits: &Fits| fits.losses.iter().take(judging).sum::<f64>();
@@ -133,17 +135,18 @@ impl<'a> HeldOut<'a> {
         }
     }
 
-    /// The parts that are held out and say something, those first that do so of all classes.
+    /// The parts that are held out and say something, first those whose rows do.
     fn rounds(&self, classes: usize) -> Vec<Round> {
-        let round = |part| Round {
-            part,
-            held: self.folds.held(part),
-            learned: (0..classes).filter(|&class| self.folds.shown_elsewhere(class, part)).collect(),
+        let round = |part| {
+            let learned: Vec<usize> =
+                (0..classes).filter(|&class| self.folds.shown_elsewhere(class, part)).collect();
+            let judging = learned.len() == classes && self.folds.shows_objects(part);
+            Round { part, held: self.folds.held(part), learned, judging }
         };
         let rounds = (0..self.folds.rounds()).map(round);
         let mut rounds: Vec<Round> =
             rounds.filter(|round| !round.held.is_empty() && !round.learned.is_empty()).collect();
-        rounds.sort_by_key(|round| round.learned.len() < classes);
+        rounds.sort_by_key(|round| !round.judging);
         rounds
     }
 

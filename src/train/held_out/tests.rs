@@ -178,8 +178,8 @@ fn the_prior_is_as_strong_as_unseen_rows_say() {
     let (effort, found) = judge(&pictures, &["a"], None, (&mut fit, |strength| (strength - 11.0).abs()));
     assert_eq!(effort, Effort { strength: 10.0, steps: 60 });
     assert!(found[0].logit > 1.5 && (found[0].found, found[0].wrong) == (4, 0), "{found:?}");
-    // Where every class has one picture no rows say anything.
-    let one = [(153, Some("a")), (51, None)];
+    // Where one picture shows the class, unseen rows are all background, and a column that never fires is best there.
+    let one: Vec<_> = (0..5).map(|number| (51, (number == 1).then_some("a"))).collect();
     let (effort, _) = judge(&one, &["a"], None, (&mut fit, |strength| -strength));
     assert_eq!(effort.strength, USUAL);
 }
