@@ -148,8 +148,8 @@ impl Dataset {
     pub fn merge(&mut self, other: Self) {
         self.problems.merge(other.problems);
         self.left_out.extend(other.left_out);
-        let mut seen: HashSet<String> = self.categories.iter().cloned().collect();
-        self.categories.extend(other.categories.into_iter().filter(|name| seen.insert(name.clone())));
+        self.categories.extend(other.categories);
+        keep_first(&mut self.categories);
         let mut places: HashMap<ImageSource, usize> =
             self.images.iter().enumerate().map(|(at, image)| (image.source.clone(), at)).collect();
         for image in other.images {
@@ -235,9 +235,14 @@ impl Dataset {
             .iter_mut()
             .flat_map(|image| &mut image.objects)
             .for_each(|object| named(&mut object.class));
-        let mut seen = std::collections::HashSet::new();
-        self.categories.retain(|name| seen.insert(name.clone()));
+        keep_first(&mut self.categories);
     }
+}
+
+/// Leaves each name where it stands first.
+fn keep_first(names: &mut Vec<String>) {
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
 }
 
 #[cfg(test)]

@@ -21,19 +21,16 @@ pub(super) struct Effort {
     pub steps: usize,
 }
 
+/// Rows, and what stands in for parts of them.
+pub(super) type Rows<'a> = (KeptRows<'a>, &'a Weights);
+
 /// What makes columns of rows, as often as it is asked.
 pub(super) trait Learner {
-    /// Columns after each of so many steps, from rows and what stands in for parts of them; the prior of what a column has for
-    /// itself is `strength` times as strong as it is by itself.
-    fn learn(
-        &mut self,
-        rows: (KeptRows<'_>, &Weights),
-        strength: f64,
-        steps: &[usize],
-    ) -> Result<Vec<Vec<Columns>>>;
+    /// Columns after each of so many steps; the prior of what a column has for itself is `strength` times as strong as usual.
+    fn learn(&mut self, rows: Rows<'_>, strength: f64, steps: &[usize]) -> Result<Vec<Vec<Columns>>>;
 
     /// The loss of columns on rows, without a prior.
-    fn loss(&mut self, rows: (KeptRows<'_>, &Weights), columns: &[Columns]) -> Result<f64>;
+    fn loss(&mut self, rows: Rows<'_>, columns: &[Columns]) -> Result<f64>;
 }
 
 /// The convex fit.
@@ -41,7 +38,7 @@ pub(super) struct Solver<'a> {
     parameters: Parameters,
     options: &'a FitOptions,
     /// What is minimised, one after the other.
-    stages: &'static [Loss],
+    stages: &'a [Loss],
     /// Evaluations of all fits.
     pub evaluations: usize,
 }
@@ -50,11 +47,9 @@ impl<'a> Solver<'a> {
     /// By these options, of columns that depend so on what is fitted.
     pub fn new(parameters: Parameters, options: &'a FitOptions) -> Self {
         // Far out the focal loss is concave for positives: it starts where the cross entropy, which is convex, ends.
-        let stages: &[Loss] = match options.loss {
-            Loss::Sigmoid => &[Loss::Sigmoid],
-            Loss::Softmax => &[Loss::Softmax],
+        let stages: &[Loss] = match &options.loss {
             Loss::Focal => &[Loss::Sigmoid, Loss::Focal],
-            Loss::Squares => &[Loss::Squares],
+            only => std::slice::from_ref(only),
         };
         Self { parameters, options, stages, evaluations: 0 }
     }
@@ -62,7 +57,7 @@ impl<'a> Solver<'a> {
     /// As [`Learner::learn`], and the loss before the first step and after each; `step` hears of each step's number and loss.
     pub fn solve(
         &mut self,
-        rows: (KeptRows<'_>, &Weights),
+        rows: Rows<'_>,
         strength: f64,
         steps: &[usize],
         step: &mut dyn FnMut(usize, f64),
@@ -96,16 +91,11 @@ impl<'a> Solver<'a> {
 }
 
 impl Learner for Solver<'_> {
-    fn learn(
-        &mut self,
-        rows: (KeptRows<'_>, &Weights),
-        strength: f64,
-        steps: &[usize],
-    ) -> Result<Vec<Vec<Columns>>> {
+    fn learn(&mut self, rows: Rows<'_>, strength: f64, steps: &[usize]) -> Result<Vec<Vec<Columns>>> {
         Ok(self.solve(rows, strength, steps, &mut |_, _| {})?.0)
     }
 
-    fn loss(&mut self, rows: (KeptRows<'_>, &Weights), columns: &[Columns]) -> Result<f64> {
+    fn loss(&mut self, rows: Rows<'_>, columns: &[Columns]) -> Result<f64> {
         let weighed = (self.options.loss, self.options.positive_weight);
         Objective::new(rows, &self.parameters, weighed, self.options.threads)?.loss(columns)
     }

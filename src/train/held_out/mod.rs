@@ -22,7 +22,7 @@ use super::incomplete::Weights;
 use super::kept::{KeptRows, OpenRows};
 use super::loss::Logits;
 use super::parameters::Columns;
-use super::solver::{Effort, Learner, USUAL};
+use super::solver::{Effort, Learner, Rows, USUAL};
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::runtime::SessionConfig;
@@ -66,13 +66,8 @@ struct Round {
     judging: bool,
 }
 
-/// Fits without each of the parts.
-struct Fits {
-    /// For each round the columns after each of some numbers of steps.
-    columns: Vec<Vec<Vec<Columns>>>,
-    /// For each round the loss of the rows that they did not see, after the first of these numbers.
-    losses: Vec<f64>,
-}
+/// Fits without each of some parts: for each the columns after each of some numbers of steps.
+type Fits = Vec<Vec<Vec<Columns>>>;
 
 impl fmt::Debug for HeldOut<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,7 +87,7 @@ impl<'a> HeldOut<'a> {
     /// `learner` is given some of the kept rows, with the stand-ins in their places.
     pub(super) fn judge(
         &self,
-        rows: (KeptRows<'_>, &Weights),
+        rows: Rows<'_>,
         asked: Asked,
         learner: &mut dyn Learner,
     ) -> Result<(Effort, Vec<Division>)> {
@@ -106,12 +101,16 @@ impl<'a> HeldOut<'a> {
         let judging = if telling { judging.min(1) } else { judging };
         let mut strength = USUAL;
         if judging > 0 {
-            let loss = |fits: &Fits| fits.losses.iter().take(judging).sum::<f64>();
-            let (best, of_best) = strength::climb(fits, loss, |strength| {
-                self.fits(rows, &rounds[..judging], (strength, &[usual]), learner)
+            let judging = &rounds[..judging];
+            let loss = self.loss(rows, judging, &fits, learner)?;
+            let (best, of_best) = strength::climb((fits, loss), |strength| {
+                let fits = self.fits(rows, judging, (strength, &[usual]), learner)?;
+                let loss = self.loss(rows, judging, &fits, learner)?;
+                Ok((fits, loss))
             })?;
-            let again = best != USUAL && (telling || judging < rounds.len());
+            let again = best != USUAL && (telling || judging.len() < rounds.len());
             fits = if again { self.fits(rows, &rounds, (best, &tried), learner)? } else { of_best };
+            tracing::debug!("the prior is {best} times as strong as usual");
             strength = best;
         }
         let mut best: Option<(usize, Vec<Found>)> = None;
@@ -153,33 +152,44 @@ impl<'a> HeldOut<'a> {
     /// Fits with a prior of some strength, of so many steps each.
     fn fits(
         &self,
-        (kept, weights): (KeptRows<'_>, &Weights),
+        (kept, weights): Rows<'_>,
         rounds: &[Round],
         (strength, steps): (f64, &[usize]),
         learner: &mut dyn Learner,
     ) -> Result<Fits> {
-        let (mut fits, none) = (Fits { columns: Vec::new(), losses: Vec::new() }, Weights::new());
-        for round in rounds {
+        let fit = |round: &Round| {
             let rows = self.folds.without(kept, weights, round.part)?;
             let none_open = OpenRows::new(rows.layers());
             let seen = KeptRows::new(&rows, &none_open, 0..rows.layers())?;
-            let columns = learner.learn((seen, &none), strength, steps)?;
-            drop(rows);
+            learner.learn((seen, &Weights::new()), strength, steps)
+        };
+        rounds.iter().map(fit).collect()
+    }
+
+    /// The loss of the rows that fits did not see, of the shortest of them.
+    fn loss(
+        &self,
+        (kept, weights): Rows<'_>,
+        rounds: &[Round],
+        fits: &Fits,
+        learner: &mut dyn Learner,
+    ) -> Result<f64> {
+        let mut loss = 0.0;
+        for (round, columns) in rounds.iter().zip(fits) {
             let rows = self.folds.only(kept, weights, round.part)?;
+            let none_open = OpenRows::new(rows.layers());
             let unseen = KeptRows::new(&rows, &none_open, 0..rows.layers())?;
             let shortest = columns.first().map_or(&[][..], Vec::as_slice);
-            fits.losses.push(learner.loss((unseen, &none), shortest)?);
-            fits.columns.push(columns);
+            loss += learner.loss((unseen, &Weights::new()), shortest)?;
         }
-        tracing::debug!("with {strength} times the prior unseen rows have losses of {:?}", fits.losses);
-        Ok(fits)
+        Ok(loss)
     }
 
     /// What columns find after each of `count` numbers of steps, by class.
     fn found(&self, fits: &Fits, rounds: &[Round], classes: usize, count: usize) -> Result<Vec<Vec<Found>>> {
         let mut found = vec![vec![Found::default(); classes]; count];
         let logits = Logits::new(&SessionConfig::default())?;
-        for (Round { held, learned, .. }, columns) in rounds.iter().zip(&fits.columns) {
+        for (Round { held, learned, .. }, columns) in rounds.iter().zip(fits) {
             let step = held.len().div_ceil(MOST / self.folds.rounds());
             let chosen = held.iter().step_by(step).map(|&at| self.showing.dataset.images[at].clone());
             let dataset = Dataset { images: chosen.collect(), ..Dataset::default() };

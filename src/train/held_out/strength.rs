@@ -7,30 +7,22 @@
 use super::super::solver::USUAL;
 use crate::error::Result;
 
-/// Strengths that are tried.
-const LADDER: [f64; 4] = [0.1, USUAL, 10.0, 100.0];
-/// Where [`USUAL`] stands.
-const START: usize = 1;
+/// Strengths that are tried, each as long as the one before it helps; the second way where the first leads nowhere.
+const WAYS: [&[f64]; 2] = [&[10.0, 100.0], &[0.1]];
 
-/// Climbs from the usual strength up, or else down, as long as the loss falls: the strength where it ends and what `fit` gave
-/// there. `first` is what the usual strength gives.
-pub(super) fn climb<T>(
-    first: T,
-    loss: impl Fn(&T) -> f64,
-    mut fit: impl FnMut(f64) -> Result<T>,
-) -> Result<(f64, T)> {
-    let mut best = (USUAL, first);
-    let up = LADDER[START + 1..].to_vec();
-    let down = LADDER[..START].iter().rev().copied().collect();
-    for way in [up, down] {
-        for strength in way {
-            let next = fit(strength)?;
+/// Climbs from the usual strength up, or else down, as long as the loss falls: the strength where it ends and the fit there.
+/// `first` is the fit of the usual strength, here and in what `fit` gives with its loss.
+pub(super) fn climb<T>(first: (T, f64), mut fit: impl FnMut(f64) -> Result<(T, f64)>) -> Result<(f64, T)> {
+    let (mut best, mut least) = ((USUAL, first.0), first.1);
+    for way in WAYS {
+        for &strength in way {
+            let (next, loss) = fit(strength)?;
             // What is no number is no fall.
-            let falls = loss(&next) < loss(&best.1);
+            let falls = loss < least;
             if !falls {
                 break;
             }
-            best = (strength, next);
+            (best, least) = ((strength, next), loss);
         }
         if best.0 != USUAL {
             break;
@@ -43,20 +35,19 @@ pub(super) fn climb<T>(
 mod tests {
     use super::*;
 
-    /// Where a climb ends, and what it tried, where losses are these by the ladder.
-    fn climbed(losses: [f64; LADDER.len()]) -> (f64, Vec<f64>) {
-        let at = |strength| losses[LADDER.iter().position(|&l| l == strength).unwrap()];
+    /// Where a climb ends, and what it tried, where losses of 0.1, 1, 10 and 100 are these.
+    fn climbed(losses: [f64; 4]) -> (f64, Vec<f64>) {
+        let at = |strength| {
+            let loss = losses[[0.1, USUAL, 10.0, 100.0].iter().position(|&l| l == strength).unwrap()];
+            (loss, loss)
+        };
         let mut tried = Vec::new();
-        let (strength, loss) = climb(
-            at(USUAL),
-            |loss| *loss,
-            |strength| {
-                tried.push(strength);
-                Ok(at(strength))
-            },
-        )
+        let (strength, loss) = climb(at(USUAL), |strength| {
+            tried.push(strength);
+            Ok(at(strength))
+        })
         .unwrap();
-        assert_eq!(loss, at(strength));
+        assert_eq!(loss, at(strength).0);
         (strength, tried)
     }
 

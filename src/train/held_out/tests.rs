@@ -56,6 +56,11 @@ fn dataset(dir: &std::path::Path, pictures: &[(u8, Option<&str>)]) -> Dataset {
     Dataset { images: pictures.iter().enumerate().map(image).collect(), ..Dataset::default() }
 }
 
+/// So many pictures, in turn one of a brightness that shows an object and one of another that shows none.
+fn in_turn(count: usize, object: u8, other: u8) -> Vec<(u8, Option<&'static str>)> {
+    (0..count).map(|number| if number % 2 == 0 { (object, Some("a")) } else { (other, None) }).collect()
+}
+
 /// Columns whose logit is so many times the feature.
 fn columns(kernel: f64, wide: usize) -> Vec<Columns> {
     vec![Columns { kernel: vec![kernel; wide], biases: vec![0.0; wide] }]
@@ -72,17 +77,12 @@ struct Told<'f> {
 }
 
 impl Learner for Told<'_> {
-    fn learn(
-        &mut self,
-        rows: (KeptRows<'_>, &Weights),
-        strength: f64,
-        steps: &[usize],
-    ) -> Result<Vec<Vec<Columns>>> {
+    fn learn(&mut self, rows: Rows<'_>, strength: f64, steps: &[usize]) -> Result<Vec<Vec<Columns>>> {
         self.strength = strength;
         Ok((self.fit)(rows.0, strength, steps))
     }
 
-    fn loss(&mut self, _: (KeptRows<'_>, &Weights), _: &[Columns]) -> Result<f64> {
+    fn loss(&mut self, _: Rows<'_>, _: &[Columns]) -> Result<f64> {
         Ok((self.loss)(self.strength))
     }
 }
@@ -145,8 +145,7 @@ fn a_fit_goes_on_while_it_finds_more() {
         return;
     }
     // Objects are darker than all else.
-    let pictures: Vec<_> =
-        (0..36).map(|number| if number % 2 == 0 { (51, Some("a")) } else { (153, None) }).collect();
+    let pictures = in_turn(36, 51, 153);
     for longest in [60, 120] {
         let mut asked = Vec::new();
         let mut fit = |_: KeptRows<'_>, strength: f64, steps: &[usize]| {
@@ -170,8 +169,7 @@ fn the_prior_is_as_strong_as_unseen_rows_say() {
     if testing::library().is_none() {
         return;
     }
-    let pictures: Vec<_> =
-        (0..8).map(|number| if number % 2 == 0 { (153, Some("a")) } else { (51, None) }).collect();
+    let pictures = in_turn(8, 153, 51);
     // What is found is what the fit of the strength chosen finds: with ten times the prior objects lie at a
     // logit of 7.5 and all else at 2.5.
     let mut fit = |_: KeptRows<'_>, strength: f64, _: &[usize]| vec![columns(strength / 4.0, 1)];
@@ -190,8 +188,7 @@ fn one_half_lies_between_objects_and_all_else() {
         return;
     }
     // Objects at a logit of 3, another thing at 1: both are above the fit's own zero.
-    let pictures: Vec<_> =
-        (0..24).map(|number| if number % 2 == 0 { (153, Some("a")) } else { (51, None) }).collect();
+    let pictures = in_turn(24, 153, 51);
     let (found, sums) = divide(&pictures, &["a"]);
     assert!((1.4..2.6).contains(&found[0].logit), "{found:?}");
     let got = (found[0].pictures, found[0].objects, found[0].found, found[0].wrong);
