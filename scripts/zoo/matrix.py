@@ -1,6 +1,6 @@
 """Builds models of the zoo with the OD API, grows and trains them with tfgraft, and writes down what happened.
 
-  matrix.py --tfgraft BINARY --api PYTHON --python PYTHON --data ANNOTATIONS --work DIR [NAME...]
+  matrix.py --tfgraft BINARY --api PYTHON --python PYTHON --data ANNOTATIONS --work DIR [--pictures N] [NAME...]
 
 For each model: a base and its oracle (the same model built by the API with two more classes) → `tfgraft grow` → every output
 compared with the oracle's and every loader tried (crosscheck.py) → a short `tfgraft retrain`. Results are kept by name in
@@ -36,13 +36,14 @@ def run(log, *command, check=True):
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - start
     with open(log, "a") as file:
-        file.write(f"$ {' '.join(command)}\n{output}\n")
+        file.write(f"$ {' '.join(command)}\n{output}\n{seconds:.1f} s\n\n")
     if check and process.returncode:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         errors = [line for line in lines if re.match(r"(error|caused by|\w*Error)\b", line, re.IGNORECASE)]
         raise Failed((errors or lines or [f"exit code {process.returncode}"])[-1][:300])
-    return output, time.monotonic() - start, usage.ru_maxrss / 1024
+    return output, seconds, usage.ru_maxrss / 1024
 
 
 def build(model, options, folder, log):
@@ -84,11 +85,26 @@ def train(options, folder, log):
     out = folder / "trained"
     shutil.rmtree(out, ignore_errors=True)
     try:
-        _, seconds, memory = run(log, options.tfgraft, "retrain", folder / "base", "--data", options.data, "--views", 2,
+        _, seconds, memory = run(log, options.tfgraft, "retrain", folder / "base", *data(options, folder), "--views", 2,
                                  "--output", out, *label_map(options, folder))
     except Failed as failed:
         return {"train": str(failed)}
-    return {"train": "yes", "train_seconds": round(seconds, 1), "train_mb": round(memory)}
+    return {"train": "yes", "train_pictures": options.pictures, "train_seconds": round(seconds, 1), "train_mb": round(memory)}
+
+
+def data(options, folder):
+    """The annotations, or those of their first pictures."""
+    if not options.pictures:
+        return ["--data", options.data]
+    whole = json.loads(options.data.read_text())
+    images = whole["images"][:options.pictures]
+    numbers = {image["id"] for image in images}
+    annotations = [a for a in whole["annotations"] if a["image_id"] in numbers]
+    shown = {a["category_id"] for a in annotations}
+    categories = [c for c in whole["categories"] if c["id"] in shown]
+    path = folder / "few.json"
+    path.write_text(json.dumps(whole | {"images": images, "annotations": annotations, "categories": categories}))
+    return ["--data", path, "--images", options.data.parent]
 
 
 def label_map(options, folder):
@@ -127,7 +143,7 @@ def page(results):
         "the oracle computes: the column *difference* is the largest in any output. *Loads*: tf.saved_model.load and the other",
         "loaders of scripts/crosscheck.py. *MB to run*: what `detect` takes at its peak to load the base and look at one picture (not",
         "measured in older rows), beside the peak of `grow`. *Train*: a `retrain` of two views a picture ran through, with its seconds",
-        "and memory.", "",
+        "and memory, on the 15 pictures of testdata/scenes/new_train or as many of them as stand there.", "",
         "| model | export | classes | grow | difference | loads | s | MB of model | MB to run | MB peak | train | s | MB peak |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|"]
     for model in models.MODELS:
@@ -138,9 +154,12 @@ def page(results):
             lines.append(f"| {name} | {model.export} | | not compared: {reason} | | | | | | | | | |")
             continue
         grown = "failure" not in found
+        few = found.get("train_pictures")
+        trained = f"{found.get('train')}, {few} pictures" if few else found.get("train")
         cells = [name, model.export, found["classes"], "yes" if grown else f"no: {found['failure']}"]
         cells += [found.get("difference"), "yes" if found.get("loads") else "no"] + [
-            found.get(key) for key in ("grow_seconds", "model_mb", "run_mb", "grow_mb", "train", "train_seconds", "train_mb")]
+            found.get(key) for key in ("grow_seconds", "model_mb", "run_mb", "grow_mb")]
+        cells += [trained, found.get("train_seconds"), found.get("train_mb")]
         lines.append("| " + " | ".join("" if c is None else f"{c:g}" if isinstance(c, float) else str(c).replace("|", "/") for c in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -154,6 +173,7 @@ def main():
     arguments.add_argument("--data", required=True, type=pathlib.Path, help="annotations to train on")
     arguments.add_argument("--work", required=True, type=pathlib.Path)
     arguments.add_argument("--picture", default=ROOT / "testdata/fixtures/probe.png", type=pathlib.Path)
+    arguments.add_argument("--pictures", type=int, help="train on the first so many pictures of the data")
     arguments.add_argument("--classes", type=int, default=6)
     arguments.add_argument("--like", default="2,1")
     arguments.add_argument("--seed", type=int, default=0)

@@ -67,13 +67,13 @@ fn many_pictures_are_told_in_their_order_whatever_the_threads() {
     if !common::has_tensorflow() {
         return;
     }
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/default_model");
+    let model = common::fixture("tf1_frozen/base");
     let pictures = tempdir().unwrap();
     common::squares(pictures.path(), 18);
     let drawn = tempdir().unwrap();
     let run = |threads: &str| {
         let mut command = common::tfgraft();
-        command.args(["detect", "--json", "--min-score", "0.01", "--threads", threads]).arg(&model);
+        command.args(["detect", "--json", "--min-score", "0.01", "--threads", threads]).arg(model.path());
         common::json(command.arg(pictures.path()).arg("--output").arg(drawn.path()))
     };
     let (one, three) = (run("1"), run("3"));

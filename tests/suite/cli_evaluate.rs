@@ -25,7 +25,7 @@ fn run(args: &[&str], paths: &[&Path]) -> (i32, Value, String) {
 fn grown() -> (PathBuf, TempDir, PathBuf, [TempDir; 2]) {
     let (data, parent) = (tempdir().unwrap(), tempdir().unwrap());
     let labels = common::squares(data.path(), 4);
-    let base = common::fixture("tf2_levels/base");
+    let base = common::fixture("tf1_frozen/base");
     let output = parent.path().join("grown");
     let mut command = common::tfgraft();
     command.args(["retrain", "--quiet", "--views", "2"]).arg(base.path()).arg("--data").arg(&labels);
@@ -118,7 +118,7 @@ fn a_failed_gate_publishes_nothing() {
     }
     let data = tempdir().unwrap();
     let labels = common::squares(data.path(), 4);
-    let model = common::fixture("tf2_levels/base");
+    let model = common::fixture("tf1_frozen/base");
     let parent = tempdir().unwrap();
     let output = parent.path().join("out");
     let retrain = |limit: &str| {
