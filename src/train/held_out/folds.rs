@@ -16,6 +16,9 @@ use crate::error::Result;
 const FOLDS: usize = 3;
 /// From so many pictures on one part is enough.
 const MANY: usize = 100;
+/// Most stretches of pictures that stand together in one part of a class, and how many pictures each has at least.
+const STRETCHES: usize = 4;
+const TOGETHER: usize = 8;
 /// Pictures of one class that the fits without held-out pictures learn from, so that thousands cost no more than these.
 const ENOUGH: usize = 100;
 
@@ -81,10 +84,7 @@ impl Folds {
         }
         let mut learned = vec![false; self.parts.len()];
         for pictures in of_class.values() {
-            let count = pictures.len().min(ENOUGH);
-            for at in 0..count {
-                learned[pictures[at * pictures.len() / count]] = true;
-            }
+            spread(pictures, ENOUGH).for_each(|picture| learned[picture] = true);
         }
         learned
     }
@@ -136,19 +136,28 @@ impl Folds {
     }
 }
 
+/// All of these pictures, or `most` of them that lie evenly among them.
+pub(super) fn spread(pictures: &[usize], most: usize) -> impl Iterator<Item = usize> {
+    let count = pictures.len().min(most);
+    (0..count).filter_map(move |at| pictures.get(at * pictures.len() / count)).copied()
+}
+
 /// The part of each picture, by the classes that it shows. Each class is divided by itself, the first third of its pictures from the
 /// second and the last: pictures that stand together often show the same thing, as those of a video do, and a fit that saw one of
-/// them would know the other. Classes begin with different parts, so that those of one picture are not all held out together.
+/// them would know the other. Of many pictures a part has several such stretches, so that it is like the whole. Classes begin with
+/// different parts, so that those of one picture are not all held out together.
 fn parts(shows: &[BTreeSet<usize>]) -> Vec<usize> {
     let mut counts: BTreeMap<Option<usize>, usize> = BTreeMap::new();
     shows.iter().for_each(|classes| *counts.entry(classes.first().copied()).or_default() += 1);
     let mut passed: BTreeMap<Option<usize>, usize> = BTreeMap::new();
     let part = |classes: &BTreeSet<usize>| {
         let first = classes.first().copied();
+        let count = counts.get(&first).copied().unwrap_or(1).max(1);
+        let stretches = FOLDS * (count / (FOLDS * TOGETHER)).clamp(1, STRETCHES);
         let at = passed.entry(first).or_default();
-        let third = *at * FOLDS / counts.get(&first).copied().unwrap_or(1).max(1);
+        let stretch = *at * stretches / count;
         *at += 1;
-        (third + first.unwrap_or(0)) % FOLDS
+        (stretch + first.unwrap_or(0)) % FOLDS
     };
     shows.iter().map(part).collect()
 }
@@ -203,9 +212,17 @@ mod tests {
         assert_eq!((count(a), count(none)), (ENOUGH, ENOUGH));
         let of_part = folds.parts[600..604].iter().filter(|part| **part == 0).count();
         assert_eq!(count(b), 4 - of_part);
-        // The first two hundred are held out.
-        assert!(count(&a[..400]).abs_diff(ENOUGH / 2) <= 1, "they are spread over all");
+        assert!(count(&a[..300]).abs_diff(ENOUGH / 2) <= 1, "they are spread over all");
         assert!(learned.iter().zip(&folds.parts).all(|(learned, part)| !learned || *part != 0));
+    }
+
+    #[test]
+    fn as_many_pictures_as_are_wanted_lie_evenly_among_all() {
+        let of = |count: usize, most| spread(&(0..count).collect::<Vec<_>>(), most).collect::<Vec<_>>();
+        assert_eq!(of(7, 3), [0, 2, 4]);
+        assert_eq!(of(3, 7), [0, 1, 2]);
+        // One too many does not cost half of them.
+        assert_eq!((of(61, 60).len(), of(0, 60).len(), of(5, 0).len()), (60, 0, 0));
     }
 
     #[test]
@@ -229,5 +246,15 @@ mod tests {
         };
         assert_eq!(of([7, 3]), [0, 0, 0, 1, 1, 2, 2, 1, 2, 0]);
         assert_eq!(of([1, 2]), [0, 1, 2]);
+        // Of many pictures several stretches: two of eight, and four at most.
+        let many = of([48, 1200]);
+        let stretch = |from: usize, length: usize| {
+            (many[from], many[from..][..length].iter().all(|p| *p == many[from]))
+        };
+        assert_eq!([0, 8, 16, 24, 40].map(|from| stretch(from, 8)), [0, 1, 2, 0, 2].map(|part| (part, true)));
+        assert_eq!(
+            [48, 148, 348, 1148].map(|from| stretch(from, 100)),
+            [1, 2, 1, 0].map(|part| (part, true))
+        );
     }
 }

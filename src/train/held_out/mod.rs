@@ -190,8 +190,8 @@ impl<'a> HeldOut<'a> {
         let mut found = vec![vec![Found::default(); classes]; count];
         let logits = Logits::new(&SessionConfig::default())?;
         for (Round { held, learned, .. }, columns) in rounds.iter().zip(fits) {
-            let step = held.len().div_ceil(MOST / self.folds.rounds());
-            let chosen = held.iter().step_by(step).map(|&at| self.showing.dataset.images[at].clone());
+            let chosen = folds::spread(held, MOST / self.folds.rounds());
+            let chosen = chosen.map(|at| self.showing.dataset.images[at].clone());
             let dataset = Dataset { images: chosen.collect(), ..Dataset::default() };
             let whole = Showing { dataset: &dataset, views: 1, ..self.showing.clone() };
             let look = |seen: Seen| {
