@@ -147,19 +147,18 @@ pub(super) fn spread(pictures: &[usize], most: usize) -> impl Iterator<Item = us
 /// them would know the other. Of many pictures a part has several such stretches, so that it is like the whole. Classes begin with
 /// different parts, so that those of one picture are not all held out together.
 fn parts(shows: &[BTreeSet<usize>]) -> Vec<usize> {
-    let mut counts: BTreeMap<Option<usize>, usize> = BTreeMap::new();
-    shows.iter().for_each(|classes| *counts.entry(classes.first().copied()).or_default() += 1);
-    let mut passed: BTreeMap<Option<usize>, usize> = BTreeMap::new();
-    let part = |classes: &BTreeSet<usize>| {
-        let first = classes.first().copied();
-        let count = counts.get(&first).copied().unwrap_or(1).max(1);
-        let stretches = FOLDS * (count / (FOLDS * TOGETHER)).clamp(1, STRETCHES);
-        let at = passed.entry(first).or_default();
-        let stretch = *at * stretches / count;
-        *at += 1;
-        (stretch + first.unwrap_or(0)) % FOLDS
-    };
-    shows.iter().map(part).collect()
+    let mut of_class: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
+    for (picture, classes) in shows.iter().enumerate() {
+        of_class.entry(classes.first().copied()).or_default().push(picture);
+    }
+    let mut parts = vec![0; shows.len()];
+    for (class, pictures) in of_class {
+        let stretches = FOLDS * (pictures.len() / (FOLDS * TOGETHER)).clamp(1, STRETCHES);
+        for (at, &picture) in pictures.iter().enumerate() {
+            parts[picture] = (at * stretches / pictures.len() + class.unwrap_or(0)) % FOLDS;
+        }
+    }
+    parts
 }
 
 #[cfg(test)]
