@@ -111,9 +111,9 @@ fn the_same_seed_gives_the_same_bytes() {
     }
     let data = tempdir().unwrap();
     let labels = common::squares(data.path(), 4);
+    let model = common::fixture("tf2_levels/base");
     let parent = tempdir().unwrap();
-    for (strategy, model) in [("frozen-columns", "tf2_levels"), ("copy-back", "tf1_frozen")] {
-        let model = common::fixture(&format!("{model}/base"));
+    for strategy in ["frozen-columns", "copy-back"] {
         let made = |name: &str, seed: &str, threads: &str| {
             let output = parent.path().join(format!("{strategy}-{name}"));
             let options = ["--strategy", strategy, "--seed", seed, "--threads", threads];
@@ -124,7 +124,7 @@ fn the_same_seed_gives_the_same_bytes() {
         let others = if strategy == "copy-back" { "1" } else { "3" };
         let (first, again, other) =
             (made("first", "5", "1"), made("again", "5", others), made("other", "6", "1"));
-        assert!(!first.is_empty());
+        assert!(first.len() >= 3, "{:?}", first.keys());
         assert!(first == again, "{strategy}: the same seed gave other bytes");
         assert!(first != other, "{strategy}: the seed has no effect");
     }
