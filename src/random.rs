@@ -1,4 +1,5 @@
-//! Numbers that are the same on every machine: a generator for what must look random, a sequence for what must be spread.
+//! Numbers that are the same on every machine: a generator for what must look random, a sequence for what must be spread, an
+//! even choice.
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]
@@ -47,9 +48,25 @@ pub(crate) fn halton(mut index: u64, base: u64) -> f64 {
     sum
 }
 
+/// All of these, or `most` of them that lie evenly among them.
+pub(crate) fn evenly<T>(all: &[T], most: usize) -> impl Iterator<Item = &T> {
+    let count = all.len().min(most);
+    (0..count).filter_map(move |at| all.get(at * all.len() / count))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_as_are_wanted_lie_evenly_among_all() {
+        let of =
+            |count: usize, most| evenly(&(0..count).collect::<Vec<_>>(), most).copied().collect::<Vec<_>>();
+        assert_eq!(of(7, 3), [0, 2, 4]);
+        assert_eq!(of(3, 7), [0, 1, 2]);
+        // One too many does not cost half of them.
+        assert_eq!((of(61, 60).len(), of(0, 60).len(), of(5, 0).len()), (60, 0, 0));
+    }
 
     #[test]
     fn sequences_repeat_and_spread() {

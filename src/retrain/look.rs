@@ -12,6 +12,7 @@ use crate::eval::{
     ClassMetrics, EvalImage, Gate, Roster, assess, class_ids, class_names, confusion, evaluate, run_images,
 };
 use crate::progress;
+use crate::random::evenly;
 use crate::runtime::ServingModel;
 
 /// Training pictures that are looked at where no pictures are held back: few, since both models run on each.
@@ -123,9 +124,8 @@ fn sample(training: &Dataset, plan: &Plan) -> Dataset {
     let is_new = |name: &str| plan.new.iter().any(|class| class.name == name);
     let shows = |image: &&LabelledImage| image.objects.iter().any(|object| is_new(&object.class));
     let showing: Vec<&LabelledImage> = training.images.iter().filter(shows).collect();
-    let step = showing.len().div_ceil(SAMPLE).max(1);
     Dataset {
-        images: showing.into_iter().step_by(step).cloned().collect(),
+        images: evenly(&showing, SAMPLE).copied().cloned().collect(),
         categories: training.categories.clone(),
         ..Dataset::default()
     }

@@ -11,6 +11,7 @@ use super::super::shape::Geometry;
 use super::super::task::Loss;
 use crate::data::LabelledImage;
 use crate::error::Result;
+use crate::random::evenly;
 
 /// Parts that the pictures are divided in, each of which is held out once.
 const FOLDS: usize = 3;
@@ -84,7 +85,7 @@ impl Folds {
         }
         let mut learned = vec![false; self.parts.len()];
         for pictures in of_class.values() {
-            spread(pictures, ENOUGH).for_each(|picture| learned[picture] = true);
+            evenly(pictures, ENOUGH).for_each(|&picture| learned[picture] = true);
         }
         learned
     }
@@ -134,12 +135,6 @@ impl Folds {
         out.finish()?;
         Ok(out)
     }
-}
-
-/// All of these pictures, or `most` of them that lie evenly among them.
-pub(super) fn spread(pictures: &[usize], most: usize) -> impl Iterator<Item = usize> {
-    let count = pictures.len().min(most);
-    (0..count).filter_map(move |at| pictures.get(at * pictures.len() / count)).copied()
 }
 
 /// The part of each picture, by the classes that it shows. Each class is divided by itself, the first third of its pictures from the
@@ -213,15 +208,6 @@ mod tests {
         assert_eq!(count(b), 4 - of_part);
         assert!(count(&a[..300]).abs_diff(ENOUGH / 2) <= 1, "they are spread over all");
         assert!(learned.iter().zip(&folds.parts).all(|(learned, part)| !learned || *part != 0));
-    }
-
-    #[test]
-    fn as_many_pictures_as_are_wanted_lie_evenly_among_all() {
-        let of = |count: usize, most| spread(&(0..count).collect::<Vec<_>>(), most).collect::<Vec<_>>();
-        assert_eq!(of(7, 3), [0, 2, 4]);
-        assert_eq!(of(3, 7), [0, 1, 2]);
-        // One too many does not cost half of them.
-        assert_eq!((of(61, 60).len(), of(0, 60).len(), of(5, 0).len()), (60, 0, 0));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::parameters::Columns;
 use super::solver::{Effort, Learner, Rows, USUAL};
 use crate::data::Dataset;
 use crate::error::Result;
+use crate::random::evenly;
 use crate::runtime::SessionConfig;
 
 /// Held-out pictures that are looked at, so that thousands cost no more than these.
@@ -190,8 +191,8 @@ impl<'a> HeldOut<'a> {
         let mut found = vec![vec![Found::default(); classes]; count];
         let logits = Logits::new(&SessionConfig::default())?;
         for (Round { held, learned, .. }, columns) in rounds.iter().zip(fits) {
-            let chosen = folds::spread(held, MOST / self.folds.rounds());
-            let chosen = chosen.map(|at| self.showing.dataset.images[at].clone());
+            let chosen = evenly(held, MOST / self.folds.rounds());
+            let chosen = chosen.map(|&at| self.showing.dataset.images[at].clone());
             let dataset = Dataset { images: chosen.collect(), ..Dataset::default() };
             let whole = Showing { dataset: &dataset, views: 1, ..self.showing.clone() };
             let look = |seen: Seen| {
