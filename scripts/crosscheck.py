@@ -11,6 +11,8 @@ A model is a SavedModel folder, or a folder with saved_model/ inside. Exits 0 wh
 2 when the arguments are wrong.
 """
 import argparse
+import ctypes
+import ctypes.util
 import gc
 import io
 import os
@@ -44,9 +46,23 @@ def report(passed, what):
     return passed
 
 
+def give_back():
+    """Frees models that were loaded before: they lie in cycles, gigabytes each, and the allocator keeps what is free."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(ctypes.util.find_library("c")), "malloc_trim", None):
+        trim(0)
+
+
+def forget():
+    """Where memory is short, no other model stays loaded while one is."""
+    while Model.in_memory:
+        Model.in_memory.pop().loaded = None
+        give_back()
+
+
 def attempt(what, function, control=None):
     """The function's result, or None after saying why there is none: a failure, unless the control fails too."""
-    gc.collect()  # models loaded before lie in cycles, a gigabyte each
+    give_back()
     try:
         result = function()
     except Exception as error:  # any failure of a loader is a finding, not a crash
@@ -66,6 +82,8 @@ def attempt(what, function, control=None):
 
 class Model:
     """A SavedModel on disk with its serving signature."""
+
+    in_memory = []  # the one that is loaded, where only one may be
 
     def __init__(self, folder):
         folder = pathlib.Path(folder)
@@ -105,7 +123,9 @@ class Model:
     def load(self):
         """The model, loaded once: most of a check's time would go into loading it for every question."""
         if self.loaded is None:
+            forget()
             self.loaded = tf.saved_model.load(str(self.folder))
+            Model.in_memory = [self] if options.one_at_a_time else []
         return self.loaded
 
     def signature(self, *images):
@@ -120,15 +140,18 @@ class Model:
         loaded = self.load()
         with tempfile.TemporaryDirectory() as target:
             tf.saved_model.save(loaded, target, signatures=loaded.signatures[SIGNATURE])
+            del loaded
             return Model(target).signature(image)
 
     def session(self, image):
+        forget()
         with tf.compat.v1.Session(graph=tf.Graph()) as session:
             tf.compat.v1.saved_model.load(session, ["serve"], str(self.folder))
             names = {key: info.name for key, info in self.outputs.items()}
             return session.run(names, {self.info.name: self.feed(image)})
 
     def tool(self, *arguments):
+        forget()
         command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", *arguments]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
@@ -347,6 +370,8 @@ models.add_argument("images", nargs="+")
 models.add_argument("--added", type=int, required=True)
 models.add_argument("--oracle")
 models.add_argument("--atol", type=float, default=1e-5)
+models.add_argument("--one-at-a-time", action="store_true",
+                    help="keep no more than one model in memory: TensorFlow takes 10 GB for a graph of 400 MB in constants")
 models.add_argument("--no-old-columns", dest="old_columns", action="store_false",
                     help="old scores may change: softmax heads share one probability among more classes")
 roundtrip = commands.add_parser("roundtrip")
