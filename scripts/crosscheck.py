@@ -12,7 +12,6 @@ A model is a SavedModel folder, or a folder with saved_model/ inside. Exits 0 wh
 """
 import argparse
 import ctypes
-import ctypes.util
 import gc
 import io
 import os
@@ -49,14 +48,14 @@ def report(passed, what):
 def give_back():
     """Frees models that were loaded before: they lie in cycles, gigabytes each, and the allocator keeps what is free."""
     gc.collect()
-    if trim := getattr(ctypes.CDLL(ctypes.util.find_library("c")), "malloc_trim", None):
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
 
 def forget():
     """Where memory is short, no other model stays loaded while one is."""
-    while Model.in_memory:
-        Model.in_memory.pop().loaded = None
+    if Model.alone:
+        Model.alone.loaded = Model.alone = None
         give_back()
 
 
@@ -83,7 +82,7 @@ def attempt(what, function, control=None):
 class Model:
     """A SavedModel on disk with its serving signature."""
 
-    in_memory = []  # the one that is loaded, where only one may be
+    alone = None  # the one that is loaded, where only one may be
 
     def __init__(self, folder):
         folder = pathlib.Path(folder)
@@ -125,7 +124,7 @@ class Model:
         if self.loaded is None:
             forget()
             self.loaded = tf.saved_model.load(str(self.folder))
-            Model.in_memory = [self] if options.one_at_a_time else []
+            Model.alone = self if options.one_at_a_time else None
         return self.loaded
 
     def signature(self, *images):

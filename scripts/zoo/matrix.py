@@ -72,8 +72,9 @@ def grow(options, folder, log):
     # What TensorFlow takes to load the model and look at one picture: nothing that proves a growth can take less.
     *_, loaded = run(log, options.tfgraft, "detect", folder / "base", options.picture, *label_map(options, folder))
     found = {"grow_seconds": round(seconds, 1), "grow_mb": round(memory), "model_mb": round(size), "run_mb": round(loaded)}
+    more = ["--one-at-a-time"] if size > LARGE else []
     output, *_ = run(log, options.python, ROOT / "scripts/crosscheck.py", "models", folder / "base", out, options.picture,
-                     "--added", len(like), "--oracle", folder / "oracle", *["--one-at-a-time"] * (size > LARGE), check=False)
+                     "--added", len(like), "--oracle", folder / "oracle", *more, check=False)
     apart = [float(d) for d in re.findall(r": oracle: .* differs by (\S+)", output)]
     failures = re.findall(r"^FAIL (.*)", output, re.MULTILINE)
     found["loads"] = bool(re.search(r"^ok +tf\.saved_model\.load", output, re.MULTILINE))

@@ -253,10 +253,10 @@ MODELS = (
           same=("ssd_resnet101_v1_fpn_1024x1024_coco17",)),
     Model("ssd_resnet152_v1_fpn_640x640_coco17", "TF2", pyramid("ssd_resnet152_v1_fpn_keras", 256),
           same=("ssd_resnet152_v1_fpn_1024x1024_coco17",)),
+    *(Model(f"efficientdet_d{n}_coco17", "TF2", efficientdet(n, 256, *sizes)) for n, sizes in enumerate((
+        (64, 3, 3), (88, 4, 3), (112, 5, 3), (160, 6, 4), (224, 7, 4), (288, 7, 4)))),
     # D7 is D6 with larger pictures and anchors.
-    *(Model(f"efficientdet_d{n}_coco17", "TF2", efficientdet(n, 256, *sizes), same=("efficientdet_d7_coco17",) if n == 6 else ())
-      for n, sizes in enumerate((
-          (64, 3, 3), (88, 4, 3), (112, 5, 3), (160, 6, 4), (224, 7, 4), (288, 7, 4), (384, 8, 5)))),
+    Model("efficientdet_d6_coco17", "TF2", efficientdet(6, 256, 384, 8, 5), same=("efficientdet_d7_coco17",)),
     # TF2: two stages
     *(Model(f"faster_rcnn_resnet{depth}_v1_640x640_coco17", "TF2", two_stage(
         f"faster_rcnn_resnet{depth}_keras", padded(192), second_stage(shared=True), use_static_shapes=True,
